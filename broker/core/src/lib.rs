@@ -2,5 +2,29 @@
 //!
 //! Nothing here opens a socket or a file, reads a clock, spawns a task or knows that graphs exist.
 
+pub mod hlc;
+pub mod inflight;
+pub mod message;
+pub mod outbox;
 pub mod packet;
+pub mod retained;
+pub mod router;
+pub mod session;
 pub mod topic;
+
+/// A moment in milliseconds, on whatever clock the caller keeps: monotonic for sessions and expiries, the
+/// Unix epoch for timestamps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Millis(pub u64);
+
+impl Millis {
+    /// The moment `ms` milliseconds later.
+    pub fn plus(self, ms: u64) -> Self {
+        Self(self.0.saturating_add(ms))
+    }
+
+    /// Milliseconds since `earlier`, 0 if that is in the future.
+    pub fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}

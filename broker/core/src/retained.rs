@@ -1,0 +1,225 @@
+//! Retained messages: the last one of each topic, found by filter.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::Millis;
+use crate::message::Message;
+
+/// The retained messages of the broker, as a tree of topic levels.
+#[derive(Debug, Default)]
+pub struct Retained {
+    root: Node,
+    count: usize,
+    bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    message: Option<Arc<Message>>,
+    children: BTreeMap<Box<str>, Node>,
+}
+
+impl Retained {
+    /// Messages held.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// None is held.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Bytes of topics, properties and payloads held.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The retained message of exactly this topic.
+    pub fn get(&self, topic: &str) -> Option<&Arc<Message>> {
+        let mut node = &self.root;
+        for level in topic.split('/') {
+            node = node.children.get(level)?;
+        }
+        node.message.as_ref()
+    }
+
+    /// Keeps `message` in place of what its topic had [MQTT-3.3.1-5]. An empty payload removes it
+    /// [MQTT-3.3.1-6] and is not kept itself [MQTT-3.3.1-7].
+    pub fn set(&mut self, message: Arc<Message>) {
+        if message.payload.is_empty() {
+            self.remove(message.topic());
+            return;
+        }
+        let mut node = &mut self.root;
+        for level in message.topic().split('/') {
+            // Most topics exist already: look first, allocate only for a new level.
+            if !node.children.contains_key(level) {
+                node.children.insert(level.into(), Node::default());
+            }
+            let Some(child) = node.children.get_mut(level) else { return };
+            node = child;
+        }
+        self.bytes += message.size();
+        match node.message.replace(message) {
+            Some(old) => self.bytes -= old.size(),
+            None => self.count += 1,
+        }
+    }
+
+    /// Forgets the message of this topic, and the levels that only it needed.
+    pub fn remove(&mut self, topic: &str) -> Option<Arc<Message>> {
+        let levels: Vec<&str> = topic.split('/').collect();
+        let removed = remove_below(&mut self.root, &levels)?;
+        self.count -= 1;
+        self.bytes -= removed.size();
+        Some(removed)
+    }
+
+    /// Calls `each` with every message whose topic matches `filter` and that has not expired by `now`, in
+    /// topic order. `each` says whether to go on.
+    pub fn matching(&self, filter: &str, now: Millis, each: &mut dyn FnMut(&Arc<Message>) -> bool) {
+        let levels: Vec<&str> = filter.split('/').collect();
+        visit(&self.root, &levels, true, now, each);
+    }
+
+    /// Drops what has expired; returns how many.
+    pub fn expire(&mut self, now: Millis) -> usize {
+        let mut gone = Vec::new();
+        collect_expired(&self.root, now, &mut gone);
+        for topic in &gone {
+            self.remove(topic);
+        }
+        gone.len()
+    }
+}
+
+fn live(message: &Message, now: Millis) -> bool {
+    message.expiry_left(now) != Some(0)
+}
+
+fn remove_below(node: &mut Node, levels: &[&str]) -> Option<Arc<Message>> {
+    let Some((first, rest)) = levels.split_first() else {
+        return node.message.take();
+    };
+    let child = node.children.get_mut(*first)?;
+    let removed = remove_below(child, rest)?;
+    if child.message.is_none() && child.children.is_empty() {
+        node.children.remove(*first);
+    }
+    Some(removed)
+}
+
+/// Walks the part of the tree that `levels` match; false as soon as `each` has had enough.
+fn visit(
+    node: &Node,
+    levels: &[&str],
+    root: bool,
+    now: Millis,
+    each: &mut dyn FnMut(&Arc<Message>) -> bool,
+) -> bool {
+    // A filter that begins with a wildcard does not see topics that begin with `$` [MQTT-4.7.2-1].
+    let visible = |name: &str| !(root && name.starts_with('$'));
+    match levels.split_first() {
+        None => node.message.as_ref().filter(|m| live(m, now)).is_none_or(&mut *each),
+        Some((&"#", _)) => {
+            // `#` includes its parent level.
+            node.message.as_ref().filter(|m| live(m, now)).is_none_or(&mut *each)
+                && node
+                    .children
+                    .iter()
+                    .filter(|(name, _)| visible(name))
+                    .all(|(_, child)| visit(child, &["#"], false, now, each))
+        }
+        Some((&"+", rest)) => node
+            .children
+            .iter()
+            .filter(|(name, _)| visible(name))
+            .all(|(_, child)| visit(child, rest, false, now, each)),
+        Some((name, rest)) => {
+            node.children.get(*name).is_none_or(|child| visit(child, rest, false, now, each))
+        }
+    }
+}
+
+fn collect_expired(node: &Node, now: Millis, gone: &mut Vec<String>) {
+    if let Some(message) = node.message.as_ref().filter(|m| !live(m, now)) {
+        gone.push(message.topic().to_owned());
+    }
+    for child in node.children.values() {
+        collect_expired(child, now, gone);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::packet::QoS;
+
+    fn message(topic: &str, payload: &str, expiry: Option<u32>) -> Arc<Message> {
+        Arc::new(Message {
+            topic: Bytes::copy_from_slice(topic.as_bytes()),
+            properties: Bytes::new(),
+            expiry_offset: None,
+            expiry,
+            payload: Bytes::copy_from_slice(payload.as_bytes()),
+            qos: QoS::AtMostOnce,
+            retain: true,
+            received: Millis(0),
+            publisher: 0,
+            hops: 0,
+        })
+    }
+
+    fn found(retained: &Retained, filter: &str) -> Vec<String> {
+        let mut topics = Vec::new();
+        retained.matching(filter, Millis(0), &mut |m| {
+            topics.push(m.topic().to_owned());
+            true
+        });
+        topics
+    }
+
+    #[test]
+    fn filters_find_what_they_match() {
+        let mut retained = Retained::default();
+        for topic in ["a", "a/b", "a/b/c", "b/b", "$SYS/b", "/b"] {
+            retained.set(message(topic, "x", None));
+        }
+        assert_eq!(found(&retained, "#"), ["/b", "a", "a/b", "a/b/c", "b/b"]);
+        assert_eq!(found(&retained, "+/b"), ["/b", "a/b", "b/b"]);
+        assert_eq!(found(&retained, "a/#"), ["a", "a/b", "a/b/c"]);
+        assert_eq!(found(&retained, "$SYS/#"), ["$SYS/b"]);
+        assert_eq!(found(&retained, "a/b"), ["a/b"]);
+        assert_eq!(found(&retained, "a/+/x"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_empty_payload_removes_and_leaves_no_empty_levels() {
+        let mut retained = Retained::default();
+        retained.set(message("a/b/c", "one", None));
+        retained.set(message("a/b/c", "two!", None));
+        assert_eq!((retained.len(), retained.bytes()), (1, 9));
+        retained.set(message("a/b/c", "", None));
+        assert_eq!((retained.len(), retained.bytes()), (0, 0));
+        assert!(retained.root.children.is_empty());
+    }
+
+    #[test]
+    fn what_has_expired_is_not_found_and_goes() {
+        let mut retained = Retained::default();
+        retained.set(message("a", "x", Some(2)));
+        retained.set(message("b", "x", None));
+        let mut seen = 0;
+        retained.matching("#", Millis(2000), &mut |_| {
+            seen += 1;
+            true
+        });
+        assert_eq!(seen, 1);
+        assert_eq!(retained.expire(Millis(2000)), 1);
+        assert!(retained.get("a").is_none() && retained.get("b").is_some());
+    }
+}

@@ -1,0 +1,296 @@
+//! One session with its socket: what any task may append to and write out.
+
+use std::io;
+use std::sync::Arc;
+use std::task::Waker;
+
+use broker_core::Millis;
+use broker_core::outbox::{Outbox, Outgoing};
+use broker_core::packet::ReasonCode;
+use broker_core::session::Session;
+use parking_lot::{Mutex, MutexGuard};
+use tokio::net::TcpStream;
+
+/// Above this many bytes that the socket did not take, publishers to this client are made to wait.
+pub const OUTBOX_HIGH_BYTES: usize = 512 * 1024;
+/// Above this many queued messages, publishers to this (connected) client are made to wait.
+pub const QUEUE_HIGH_MESSAGES: usize = 10_000;
+/// A client that took nothing for so long no longer holds publishers up; its messages are shed or queued.
+pub const STALL_MS: u64 = 2_000;
+/// Slices handed to one `writev`.
+const SLICES_MAX: usize = 64;
+
+/// A session and the connection that carries it, shared by everyone who has a message for it.
+#[derive(Debug)]
+pub struct Client {
+    id: u64,
+    state: Mutex<State>,
+}
+
+/// What is behind the client's lock. The lock is never held across a system call.
+#[derive(Debug)]
+pub struct State {
+    /// The MQTT session.
+    pub session: Session,
+    /// Packets for the client.
+    pub outbox: Outbox,
+    /// The connection, if there is one.
+    pub connection: Option<Connection>,
+    /// Some turn has this client on its list of outboxes to write.
+    pub touched: bool,
+    /// Publishers that wait until the outbox has room.
+    waiting: Vec<Waker>,
+}
+
+/// The socket side of a connected session.
+#[derive(Debug)]
+pub struct Connection {
+    /// Tells this connection from the ones before and after it.
+    pub number: u64,
+    socket: Arc<TcpStream>,
+    /// Some task is in the write system call.
+    writing: bool,
+    /// What the socket did not take.
+    pending: Outgoing,
+    /// The connection's own task, to be woken for a blocked socket or to close.
+    waker: Option<Waker>,
+    /// Why the connection's task must end.
+    pub close: Option<Close>,
+    /// When the client was last heard; keep-alive counts from here.
+    pub heard: Millis,
+    /// One and a half times the keep-alive [MQTT-3.1.2-22]; 0 is none.
+    pub silence_ms_max: u64,
+    /// When the socket last took bytes while some waited.
+    progress: Millis,
+}
+
+/// Why a connection ends, said by somebody else than its own task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Close {
+    /// What a v5 client is told.
+    pub reason: ReasonCode,
+}
+
+impl Client {
+    /// A client without connection.
+    pub fn new(session: Session) -> Arc<Self> {
+        let id = session.id();
+        Arc::new(Self {
+            id,
+            state: Mutex::new(State {
+                session,
+                outbox: Outbox::default(),
+                connection: None,
+                touched: false,
+                waiting: Vec::new(),
+            }),
+        })
+    }
+
+    /// Its number in the router.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The state, locked.
+    pub fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    /// Writes out what waits, as far as the socket takes it. The lock is not held while writing; whoever
+    /// appends meanwhile is served by the same call.
+    pub fn flush(&self, now: Millis, pool: &mut Vec<Vec<u8>>) {
+        loop {
+            let Some((number, socket, mut outgoing)) = self.lock().start_write(pool) else { return };
+            let result = write(&socket, &mut outgoing);
+            if !self.lock().finish_write(number, outgoing, result, now, pool) {
+                return;
+            }
+        }
+    }
+
+    /// Asks the connection to end.
+    pub fn kick(&self, reason: ReasonCode) {
+        self.lock().kick(reason);
+    }
+}
+
+impl State {
+    /// Makes `socket` the session's connection; the outbox starts empty.
+    pub fn attach(&mut self, number: u64, socket: Arc<TcpStream>, silence_ms_max: u64, now: Millis) {
+        self.outbox.clear();
+        self.touched = false;
+        self.release();
+        self.connection = Some(Connection {
+            number,
+            socket,
+            writing: false,
+            pending: Outgoing::default(),
+            waker: None,
+            close: None,
+            heard: now,
+            silence_ms_max,
+            progress: now,
+        });
+    }
+
+    /// Takes the connection off, if it is still this one. True when it was.
+    pub fn detach(&mut self, number: u64) -> bool {
+        let mine = self.connection.as_ref().is_some_and(|c| c.number == number);
+        if mine {
+            self.connection = None;
+            self.outbox.clear();
+            self.release();
+        }
+        mine
+    }
+
+    /// The connection, if it is this one.
+    pub fn own(&mut self, number: u64) -> Option<&mut Connection> {
+        self.connection.as_mut().filter(|c| c.number == number)
+    }
+
+    /// Asks the connection's task to end.
+    pub fn kick(&mut self, reason: ReasonCode) {
+        if let Some(connection) = &mut self.connection {
+            connection.close.get_or_insert(Close { reason });
+            connection.wake();
+        }
+    }
+
+    /// More waits for this client than it should; whoever publishes to it should wait too.
+    pub fn congested(&self, now: Millis) -> bool {
+        let Some(connection) = &self.connection else { return false };
+        let waiting = self.outbox.len() + connection.pending.left() > OUTBOX_HIGH_BYTES
+            || self.session.queued() > QUEUE_HIGH_MESSAGES;
+        waiting && now.since(connection.progress) < STALL_MS
+    }
+
+    /// Remembers a publisher that waits for room.
+    pub fn wait(&mut self, waker: &Waker) {
+        if !self.waiting.iter().any(|w| w.will_wake(waker)) {
+            self.waiting.push(waker.clone());
+        }
+    }
+
+    /// Lets the waiting publishers go on.
+    pub fn release(&mut self) {
+        for waker in self.waiting.drain(..) {
+            waker.wake();
+        }
+    }
+
+    fn start_write(&mut self, pool: &mut Vec<Vec<u8>>) -> Option<(u64, Arc<TcpStream>, Outgoing)> {
+        self.touched = false;
+        let connection = self.connection.as_mut()?;
+        if connection.writing {
+            return None;
+        }
+        let outgoing = if connection.pending.left() > 0 {
+            std::mem::take(&mut connection.pending)
+        } else if !self.outbox.is_empty() {
+            self.outbox.take(pool.pop().unwrap_or_default())
+        } else {
+            return None;
+        };
+        connection.writing = true;
+        Some((connection.number, Arc::clone(&connection.socket), outgoing))
+    }
+
+    /// True when there is more to write at once.
+    fn finish_write(
+        &mut self,
+        number: u64,
+        outgoing: Outgoing,
+        result: io::Result<bool>,
+        now: Millis,
+        pool: &mut Vec<Vec<u8>>,
+    ) -> bool {
+        let Some(connection) = self.connection.as_mut().filter(|c| c.number == number) else { return false };
+        connection.writing = false;
+        match result {
+            Err(_) => {
+                connection.close.get_or_insert(Close { reason: ReasonCode::UnspecifiedError });
+                connection.wake();
+                false
+            }
+            Ok(progressed) => {
+                if progressed {
+                    connection.progress = now;
+                }
+                if outgoing.left() > 0 {
+                    connection.pending = outgoing;
+                    connection.wake();
+                    return false;
+                }
+                recycle(pool, outgoing.recycle());
+                if self.outbox.is_empty() && self.outbox.buffer().capacity() > 0 {
+                    recycle(pool, std::mem::take(self.outbox.buffer()));
+                }
+                if !self.waiting.is_empty() && self.session.queued() <= QUEUE_HIGH_MESSAGES / 2 {
+                    self.release();
+                }
+                !self.outbox.is_empty()
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// The socket.
+    pub fn socket(&self) -> &Arc<TcpStream> {
+        &self.socket
+    }
+
+    /// The socket did not take everything: its task must wait for it to be writable.
+    pub fn blocked(&self) -> bool {
+        self.pending.left() > 0 && !self.writing
+    }
+
+    /// Notes whom to wake.
+    pub fn register(&mut self, waker: &Waker) {
+        if !self.waker.as_ref().is_some_and(|w| w.will_wake(waker)) {
+            self.waker = Some(waker.clone());
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+/// Buffers are kept for the next turn, not for each client: an idle client holds none.
+pub fn recycle(pool: &mut Vec<Vec<u8>>, buffer: Vec<u8>) {
+    const BUFFERS_MAX: usize = 256;
+    const BYTES_MAX: usize = 1 << 20;
+    if pool.len() < BUFFERS_MAX && (1..=BYTES_MAX).contains(&buffer.capacity()) {
+        pool.push(buffer);
+    }
+}
+
+/// Writes until done or the socket takes no more. Whether anything was taken.
+fn write(socket: &TcpStream, outgoing: &mut Outgoing) -> io::Result<bool> {
+    let mut progressed = false;
+    while outgoing.left() > 0 {
+        let result = match outgoing.contiguous() {
+            Some(bytes) => socket.try_write(bytes),
+            None => {
+                let mut slices = Vec::with_capacity(SLICES_MAX);
+                outgoing.slices(SLICES_MAX, |slice| slices.push(io::IoSlice::new(slice)));
+                socket.try_write_vectored(&slices)
+            }
+        };
+        match result {
+            Ok(n) => {
+                outgoing.advance(n);
+                progressed = true;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(progressed)
+}

@@ -1,0 +1,319 @@
+//! One client's connection: reads what there is, runs it to completion, waits.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use broker_core::message::{Message, Publication};
+use broker_core::packet::{self, Decoded, DecodeError, ErrorKind, PropertiesBuilder, Property, ReasonCode, Version};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+use crate::broker::Broker;
+use crate::client::Client;
+use crate::handshake::{self, Established};
+use crate::inbound::Inbound;
+use crate::turn::{Congested, Turn};
+use crate::{clock, metrics};
+
+/// Bytes read at once, into a buffer that all connections of a thread share: an idle one holds none.
+const READ_BYTES: usize = 128 * 1024;
+/// How much more room a packet larger than that gets at a time: it is paid for as it arrives.
+const GROW_BYTES: usize = 1 << 20;
+
+thread_local! {
+    static READ: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
+}
+
+/// Why a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The client said DISCONNECT; whether its will is published all the same.
+    Disconnected {
+        /// "Disconnect with Will Message".
+        with_will: bool,
+    },
+    /// The client sent what it may not.
+    Refused {
+        /// What a v5 client is told.
+        reason: ReasonCode,
+        /// The same as a sentence.
+        what: &'static str,
+    },
+    /// Somebody else asked the connection to end.
+    Kicked(ReasonCode),
+    /// Another connection has the session.
+    TakenOver,
+    /// The network is gone.
+    Lost,
+}
+
+impl From<DecodeError> for End {
+    fn from(error: DecodeError) -> Self {
+        metrics::packet_refused(match error.kind {
+            ErrorKind::PacketTooLarge => "too-large",
+            ErrorKind::Malformed => "malformed",
+            _ => "protocol",
+        });
+        Self::Refused { reason: error.reason(), what: error.what }
+    }
+}
+
+/// Serves one connection until it ends.
+pub async fn run(broker: Arc<Broker>, socket: TcpStream, peer: SocketAddr, mut stop: watch::Receiver<bool>) {
+    let socket = Arc::new(socket);
+    let established = tokio::select! {
+        established = handshake::establish(&broker, &socket) => established,
+        _ = stop.wait_for(|stop| *stop) => return,
+    };
+    drop(stop);
+    let Some(Established { opened, version, problem_information, rest }) = established else { return };
+    if !opened.wills.is_empty() {
+        let mut turn = Turn::begin(&broker, clock::monotonic());
+        publish_all(&mut turn, &opened.wills);
+        turn.finish();
+    }
+    let inbound = Inbound::new(Arc::clone(&opened.client), opened.number, version);
+    let mut connection = Connection {
+        broker,
+        client: opened.client,
+        number: opened.number,
+        socket,
+        version,
+        problem_information,
+        inbound,
+        carry: rest,
+        needed: 0,
+        congested: Vec::new(),
+    };
+    let end = connection.serve().await;
+    tracing::debug!(%peer, ?end, "a connection ended");
+    connection.end(end);
+}
+
+struct Connection {
+    broker: Arc<Broker>,
+    client: Arc<Client>,
+    number: u64,
+    socket: Arc<TcpStream>,
+    version: Version,
+    problem_information: bool,
+    inbound: Inbound,
+    /// The beginning of a packet that has not arrived in full.
+    carry: Vec<u8>,
+    /// Length of that packet, as far as known.
+    needed: usize,
+    /// Clients that must take more before we read more.
+    congested: Congested,
+}
+
+enum Event {
+    Readable,
+    Writable,
+}
+
+impl Connection {
+    async fn serve(&mut self) -> End {
+        if let Err(end) = self.take(None) {
+            return end;
+        }
+        loop {
+            let event = match poll_fn(|cx| self.poll_event(cx)).await {
+                Ok(event) => event,
+                Err(end) => return end,
+            };
+            let full = match event {
+                Event::Writable => {
+                    self.flush();
+                    false
+                }
+                Event::Readable => match self.read() {
+                    Ok(full) => full,
+                    Err(end) => return end,
+                },
+            };
+            if full {
+                // There is more where this came from; others first.
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, End>> {
+        let mut state = self.client.lock();
+        let Some(connection) = state.own(self.number) else { return Poll::Ready(Err(End::TakenOver)) };
+        if let Some(close) = connection.close {
+            return Poll::Ready(Err(End::Kicked(close.reason)));
+        }
+        connection.register(cx.waker());
+        let blocked = connection.blocked();
+        drop(state);
+        if blocked && self.socket.poll_write_ready(cx).is_ready() {
+            return Poll::Ready(Ok(Event::Writable));
+        }
+        if !self.congested.is_empty() {
+            let now = clock::monotonic();
+            self.congested.retain(|client| {
+                let mut state = client.lock();
+                let congested = state.congested(now);
+                if congested {
+                    state.wait(cx.waker());
+                }
+                congested
+            });
+            if !self.congested.is_empty() {
+                return Poll::Pending;
+            }
+        }
+        match self.socket.poll_read_ready(cx) {
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(Event::Readable)),
+            Poll::Ready(Err(_)) => Poll::Ready(Err(End::Lost)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Writes out what this client's socket did not take before.
+    fn flush(&mut self) {
+        let mut turn = Turn::begin(&self.broker, clock::monotonic());
+        turn.touch(&self.client, &mut self.client.lock());
+        turn.finish();
+    }
+
+    /// One read and everything that follows from it. True when the read filled its buffer.
+    fn read(&mut self) -> Result<bool, End> {
+        if self.carry.len().max(self.needed) >= READ_BYTES / 2 {
+            return self.read_large();
+        }
+        READ.with_borrow_mut(|buffer| {
+            let kept = self.carry.len();
+            buffer[..kept].copy_from_slice(&self.carry);
+            let n = match self.socket.try_read(&mut buffer[kept..]) {
+                Ok(0) => return Err(End::Lost),
+                Ok(n) => n,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(_) => return Err(End::Lost),
+            };
+            self.carry.clear();
+            let taken = self.take(Some(&buffer[..kept + n]))?;
+            self.keep(&buffer[taken..kept + n]);
+            Ok(kept + n == buffer.len())
+        })
+    }
+
+    /// Reads on where a large packet is put together, in the connection's own buffer.
+    fn read_large(&mut self) -> Result<bool, End> {
+        let kept = self.carry.len();
+        let more = self.needed.saturating_sub(kept).clamp(READ_BYTES, GROW_BYTES);
+        self.carry.resize(kept + more, 0);
+        let result = self.socket.try_read(&mut self.carry[kept..]);
+        self.carry.truncate(kept + *result.as_ref().unwrap_or(&0));
+        match result {
+            Ok(0) => return Err(End::Lost),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(_) => return Err(End::Lost),
+        }
+        if self.carry.len() < self.needed {
+            self.heard();
+            return Ok(false);
+        }
+        self.take(None)?;
+        Ok(true)
+    }
+
+    /// Keeps the beginning of a packet until the rest arrives.
+    fn keep(&mut self, rest: &[u8]) {
+        if rest.is_empty() {
+            self.carry = Vec::new();
+        } else {
+            self.carry.extend_from_slice(rest);
+        }
+    }
+
+    fn heard(&self) {
+        if let Some(connection) = self.client.lock().own(self.number) {
+            connection.heard = clock::monotonic();
+        }
+    }
+
+    /// Takes every complete packet of `bytes` (or of what was carried over) and says how far it came.
+    fn take(&mut self, bytes: Option<&[u8]>) -> Result<usize, End> {
+        let carried = if bytes.is_none() { std::mem::take(&mut self.carry) } else { Vec::new() };
+        let bytes = bytes.unwrap_or(&carried);
+        self.heard();
+        let broker = Arc::clone(&self.broker);
+        let mut turn = Turn::begin(&broker, clock::monotonic());
+        turn.touch(&self.client, &mut self.client.lock());
+        let result = self.packets(bytes, &mut turn);
+        self.congested = turn.finish();
+        // Waiting for oneself would be waiting for ever.
+        self.congested.retain(|client| !Arc::ptr_eq(client, &self.client));
+        let taken = result?;
+        if !carried.is_empty() {
+            self.keep(&carried[taken..]);
+        }
+        Ok(taken)
+    }
+
+    fn packets(&mut self, bytes: &[u8], turn: &mut Turn<'_>) -> Result<usize, End> {
+        let mut limits = packet::Limits::server(self.broker.limits.packet_size_max);
+        limits.topic_levels_max = self.broker.limits.topic_levels_max;
+        let mut taken = 0;
+        loop {
+            match packet::decode(&bytes[taken..], self.version, &limits)? {
+                Decoded::Packet(packet, len) => {
+                    self.inbound.packet(packet, turn)?;
+                    taken += len;
+                }
+                Decoded::Incomplete { needed } => {
+                    self.needed = needed;
+                    return Ok(taken);
+                }
+            }
+        }
+    }
+
+    /// Says goodbye, leaves the session, and publishes the will if it is due.
+    fn end(self, end: End) {
+        let now = clock::monotonic();
+        let goodbye = match end {
+            End::Disconnected { .. } | End::Lost => None,
+            End::Refused { reason, what } => Some((reason, Some(what))),
+            End::Kicked(reason) => Some((reason, None)),
+            End::TakenOver => Some((ReasonCode::SessionTakenOver, None)),
+        };
+        if let Some((reason, what)) = goodbye.filter(|_| self.version.is_v5()) {
+            self.say_goodbye(reason, what.filter(|_| self.problem_information));
+        }
+        let with_will = !matches!(end, End::Disconnected { with_will: false });
+        let will = self.broker.close(&self.client, self.number, now, with_will);
+        if let Some(will) = will {
+            let mut turn = Turn::begin(&self.broker, now);
+            publish_all(&mut turn, &[will]);
+            turn.finish();
+        }
+    }
+
+    fn say_goodbye(&self, reason: ReasonCode, what: Option<&str>) {
+        let mut properties = PropertiesBuilder::new();
+        if let Some(what) = what {
+            // A sentence of ours always fits.
+            let _ = properties.put(Property::ReasonString(what));
+        }
+        let mut out = Vec::new();
+        let disconnect = packet::Disconnect { reason, properties: properties.properties() };
+        // The connection is over either way; a socket that takes nothing more is not waited for.
+        if disconnect.encode(self.version, &mut out).is_ok() {
+            let _ = self.socket.try_write(&out);
+        }
+    }
+}
+
+fn publish_all(turn: &mut Turn<'_>, messages: &[Arc<Message>]) {
+    for message in messages {
+        turn.publish(&mut Publication::of(message));
+    }
+}

@@ -1,0 +1,88 @@
+//! The broker's counters. Names of AIO.md §9.5 where AIO has one, `forebay_` otherwise.
+
+use broker_core::session::DropCause;
+use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
+
+/// Handles made once; counting is one atomic addition.
+pub struct Metrics {
+    /// PUBLISH packets taken from clients.
+    pub publishes_received: Counter,
+    /// PUBLISH packets passed to clients.
+    pub publishes_sent: Counter,
+    /// Payload bytes of those received.
+    pub payload_bytes_received: Counter,
+    /// Connections that carry a session now.
+    pub connected_sessions: Gauge,
+    /// Sessions, connected or not.
+    pub total_sessions: Gauge,
+    /// Subscriptions, of clients and graphs.
+    pub total_subscriptions: Gauge,
+    /// Retained messages.
+    pub retained_messages: Gauge,
+    /// Bytes of retained messages.
+    pub retained_bytes: Gauge,
+    /// Messages that graphs published.
+    pub derived: Counter,
+    /// Derived messages dropped because graphs feed one another without end.
+    pub derived_loops: Counter,
+    dropped: [Counter; 5],
+}
+
+const CAUSES: [DropCause; 5] =
+    [DropCause::Away, DropCause::Slow, DropCause::QueueFull, DropCause::TooLarge, DropCause::Expired];
+
+impl Metrics {
+    /// Registers all of them. Install the recorder before.
+    pub fn new() -> Self {
+        describe();
+        Self {
+            publishes_received: counter!("aio_broker_publishes_received"),
+            publishes_sent: counter!("aio_broker_publishes_sent"),
+            payload_bytes_received: counter!("aio_broker_payload_bytes_received"),
+            connected_sessions: gauge!("aio_broker_connected_sessions"),
+            total_sessions: gauge!("aio_broker_total_sessions"),
+            total_subscriptions: gauge!("aio_broker_total_subscriptions"),
+            retained_messages: gauge!("aio_broker_store_retained_messages"),
+            retained_bytes: gauge!("aio_broker_store_retained_bytes"),
+            derived: counter!("forebay_graph_messages_published_total"),
+            derived_loops: counter!("forebay_graph_loops_dropped_total"),
+            dropped: CAUSES.map(|c| counter!("forebay_messages_dropped_total", "cause" => c.as_str())),
+        }
+    }
+
+    /// Counts a message that a session did not get.
+    pub fn dropped(&self, cause: DropCause) {
+        if let Some(at) = CAUSES.iter().position(|c| *c == cause) {
+            self.dropped[at].increment(1);
+        }
+    }
+}
+
+/// Counts a connection that ended because of what the peer sent.
+pub fn packet_refused(reason: &'static str) {
+    counter!("forebay_packets_refused_total", "reason" => reason).increment(1);
+}
+
+/// Counts a connection that was accepted.
+pub fn connection_accepted() {
+    counter!("forebay_connections_total").increment(1);
+}
+
+fn describe() {
+    describe_counter!("aio_broker_publishes_received", "PUBLISH packets taken from clients");
+    describe_counter!("aio_broker_publishes_sent", "PUBLISH packets passed to clients");
+    describe_counter!("aio_broker_payload_bytes_received", "Payload bytes taken from clients");
+    describe_gauge!("aio_broker_connected_sessions", "Sessions with a connection");
+    describe_gauge!("aio_broker_total_sessions", "Sessions, with or without a connection");
+    describe_gauge!("aio_broker_total_subscriptions", "Subscriptions of clients and graphs");
+    describe_gauge!("aio_broker_store_retained_messages", "Retained messages");
+    describe_gauge!("aio_broker_store_retained_bytes", "Bytes of retained messages");
+    describe_counter!("forebay_graph_messages_published_total", "Messages that graphs published");
+    describe_counter!(
+        "forebay_graph_loops_dropped_total",
+        "Derived messages dropped because graphs feed one another without end"
+    );
+    describe_counter!("forebay_messages_dropped_total", "Messages that a subscriber did not get, by cause");
+    describe_counter!("forebay_packets_refused_total", "Connections ended for what the peer sent, by reason");
+    describe_counter!("forebay_connections_total", "Connections accepted");
+}

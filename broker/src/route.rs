@@ -1,0 +1,164 @@
+//! Who gets the messages of one topic: worked out once, then looked up.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use broker_core::packet::QoS;
+use broker_core::router::{Match, Router};
+use foldhash::HashMap;
+
+use crate::client::Client;
+use crate::pipeline::Source;
+
+/// Whatever subscribes.
+#[derive(Debug, Clone)]
+pub enum Subscriber {
+    /// A session.
+    Client(Arc<Client>),
+    /// A graph's source.
+    Graph(Arc<Source>),
+}
+
+/// How one client takes the messages of a topic; all its matching subscriptions taken together.
+#[derive(Debug)]
+pub struct Target {
+    /// The client.
+    pub client: Arc<Client>,
+    /// The highest QoS asked for [MQTT-3.3.5-1].
+    pub qos: QoS,
+    /// Every matching subscription refuses the client's own messages.
+    pub no_local: bool,
+    /// Keep the retain flag.
+    pub retain_as_published: bool,
+    /// Identifiers of all matching subscriptions.
+    pub identifiers: Box<[u32]>,
+}
+
+/// A shared subscription: one member gets each message.
+#[derive(Debug)]
+pub struct Share {
+    members: Vec<Target>,
+    next: AtomicUsize,
+}
+
+impl Share {
+    /// The members, beginning with the one whose turn it is.
+    pub fn in_turn(&self) -> impl Iterator<Item = &Target> {
+        let start = self.next.fetch_add(1, Ordering::Relaxed) % self.members.len().max(1);
+        let (before, after) = self.members.split_at(start);
+        after.iter().chain(before)
+    }
+}
+
+/// Everyone who gets the messages of one topic.
+#[derive(Debug, Default)]
+pub struct Route {
+    /// Sessions.
+    pub clients: Vec<Target>,
+    /// Shared subscriptions of sessions.
+    pub shares: Vec<Share>,
+    /// Graphs: empty for a topic that none wants, which then pays nothing for graphs.
+    pub graphs: Vec<Arc<Source>>,
+}
+
+impl Route {
+    /// Works out the route of `topic`.
+    pub fn find(router: &Router<Subscriber>, topic: &str) -> Self {
+        let mut found = Self::default();
+        let mut places: HashMap<u64, usize> = HashMap::default();
+        let mut shares: HashMap<String, Vec<Target>> = HashMap::default();
+        router.matches(topic, &mut |m| match (m.subscriber, m.share) {
+            (Subscriber::Graph(source), _) => {
+                if !found.graphs.iter().any(|g| Arc::ptr_eq(g, source)) {
+                    found.graphs.push(Arc::clone(source));
+                }
+            }
+            (Subscriber::Client(client), Some(share)) => {
+                shares.entry(share.to_owned()).or_default().push(target(client, &m));
+            }
+            (Subscriber::Client(client), None) => match places.get(&m.id) {
+                Some(&at) => merge(&mut found.clients[at], &m),
+                None => {
+                    places.insert(m.id, found.clients.len());
+                    found.clients.push(target(client, &m));
+                }
+            },
+        });
+        found.shares =
+            shares.into_values().map(|members| Share { members, next: AtomicUsize::new(0) }).collect();
+        found
+    }
+}
+
+fn target(client: &Arc<Client>, m: &Match<'_, Subscriber>) -> Target {
+    Target {
+        client: Arc::clone(client),
+        qos: m.options.qos,
+        no_local: m.options.no_local,
+        retain_as_published: m.options.retain_as_published,
+        identifiers: m.options.identifier.into_iter().collect(),
+    }
+}
+
+fn merge(target: &mut Target, m: &Match<'_, Subscriber>) {
+    target.qos = target.qos.max(m.options.qos);
+    target.no_local &= m.options.no_local;
+    target.retain_as_published |= m.options.retain_as_published;
+    if let Some(identifier) = m.options.identifier {
+        let mut all = std::mem::take(&mut target.identifiers).into_vec();
+        all.push(identifier);
+        target.identifiers = all.into();
+    }
+}
+
+/// Routes that one thread has looked up, each valid for one generation of the router.
+#[derive(Debug, Default)]
+pub struct Cache {
+    routes: HashMap<Arc<str>, (u64, Arc<Route>)>,
+    /// The last topic asked for: bursts on one topic need no hash.
+    last: Option<(Arc<str>, u64, Arc<Route>)>,
+}
+
+/// Topics remembered by a thread; beyond, it begins anew.
+const TOPICS_MAX: usize = 8192;
+
+impl Cache {
+    /// The route of `topic` under `generation`, worked out by `find` if need be; `find` also says which
+    /// generation it saw.
+    pub fn get(
+        &mut self,
+        topic: &str,
+        generation: u64,
+        find: impl FnOnce(&str) -> (u64, Route),
+    ) -> Arc<Route> {
+        if let Some((last, seen, route)) = &self.last
+            && *seen == generation
+            && **last == *topic
+        {
+            return Arc::clone(route);
+        }
+        let (name, seen, route) = match self.routes.get_key_value(topic) {
+            Some((name, (seen, route))) if *seen == generation => {
+                (Arc::clone(name), *seen, Arc::clone(route))
+            }
+            _ => self.insert(topic, find),
+        };
+        self.last = Some((name, seen, Arc::clone(&route)));
+        route
+    }
+
+    fn insert(
+        &mut self,
+        topic: &str,
+        find: impl FnOnce(&str) -> (u64, Route),
+    ) -> (Arc<str>, u64, Arc<Route>) {
+        let (seen, route) = find(topic);
+        let route = Arc::new(route);
+        if self.routes.len() >= TOPICS_MAX && !self.routes.contains_key(topic) {
+            self.routes.clear();
+        }
+        let name: Arc<str> = topic.into();
+        self.routes.insert(Arc::clone(&name), (seen, Arc::clone(&route)));
+        (name, seen, route)
+    }
+}

@@ -1,0 +1,148 @@
+//! `forebay serve`: bind, say what is bound, run until told to end, drain.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use broker_core::packet::ReasonCode;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::admin::{self, Admin};
+use crate::broker::{Broker, Limits};
+use crate::cli;
+use crate::{housekeeping, listener};
+
+/// How long clients get to take their goodbye.
+const DRAIN: Duration = Duration::from_secs(3);
+
+/// Why the broker does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// An address off loopback, without authentication.
+    #[error(
+        "{0} can be reached from other machines, and nothing asks clients who they are; \
+         listen on loopback, or say --allow-anonymous if that is what you want"
+    )]
+    Exposed(SocketAddr),
+    /// The address cannot be bound.
+    #[error("cannot listen on {address}: {error}{}", hint(error))]
+    Bind {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// Anything else at start-up.
+    #[error("cannot start: {0}")]
+    Start(String),
+}
+
+fn hint(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            "; another broker runs there (mosquitto?): stop it, or choose another port with --listen"
+        }
+        std::io::ErrorKind::PermissionDenied => "; ports below 1024 need privileges",
+        _ => "",
+    }
+}
+
+/// Runs until SIGTERM or Ctrl-C.
+pub fn run(options: &cli::Serve) -> Result<(), ServeError> {
+    let metrics = PrometheusBuilder::new()
+        .install_recorder()
+        .map_err(|error| ServeError::Start(error.to_string()))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| ServeError::Start(error.to_string()))?;
+    let result = runtime.block_on(serve(options, metrics));
+    // A guest that will not end must not keep the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+async fn serve(options: &cli::Serve, metrics: PrometheusHandle) -> Result<(), ServeError> {
+    let started = |error: std::io::Error| ServeError::Start(error.to_string());
+    let mut terminate = signal(SignalKind::terminate()).map_err(started)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(started)?;
+    let listeners = bind_all(options)?;
+    let admin_listener = options.admin.map(bind).transpose()?;
+    let broker = Broker::new(Limits::default(), "forebay");
+    let admin = Arc::new(Admin { metrics, ready: AtomicBool::new(false) });
+    println!("{}", banner(&listeners, admin_listener.as_ref()));
+
+    let (stop, stopped) = watch::channel(false);
+    for listener in listeners {
+        tokio::spawn(listener::run(listener, Arc::clone(&broker), stopped.clone()));
+    }
+    drop(stopped);
+    if let Some(listener) = admin_listener {
+        tokio::spawn(admin::run(listener, Arc::clone(&admin)));
+    }
+    tokio::spawn(housekeeping::run(Arc::clone(&broker)));
+    admin.ready.store(true, Ordering::Release);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    println!("forebay: ending; clients are told");
+    drain(&broker, &stop).await;
+    Ok(())
+}
+
+/// Sends every client away, in good order.
+async fn drain(broker: &Arc<Broker>, stop: &watch::Sender<bool>) {
+    stop.send_replace(true);
+    for client in broker.clients() {
+        client.kick(ReasonCode::ServerShuttingDown);
+    }
+    let gone = async {
+        while broker.clients().iter().any(|client| client.lock().connection.is_some()) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    if tokio::time::timeout(DRAIN, gone).await.is_err() {
+        tracing::warn!("some clients did not take their goodbye in time");
+    }
+}
+
+fn bind_all(options: &cli::Serve) -> Result<Vec<TcpListener>, ServeError> {
+    options
+        .listen
+        .iter()
+        .map(|&address| {
+            if !address.ip().is_loopback() && !options.allow_anonymous {
+                return Err(ServeError::Exposed(address));
+            }
+            bind(address)
+        })
+        .collect()
+}
+
+fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    listener::bind(address).map_err(|error| ServeError::Bind { address, error })
+}
+
+fn banner(listeners: &[TcpListener], admin: Option<&TcpListener>) -> String {
+    let mut text = format!("forebay {}", env!("CARGO_PKG_VERSION"));
+    let mut port = None;
+    for listener in listeners {
+        if let Ok(address) = listener.local_addr() {
+            port.get_or_insert(address.port());
+            let _ = write!(text, "\n  mqtt   {address}  (3.1, 3.1.1 and 5, anonymous)");
+        }
+    }
+    if let Some(Ok(address)) = admin.map(TcpListener::local_addr) {
+        let _ = write!(text, "\n  admin  http://{address}/metrics  /livez  /readyz");
+    }
+    if let Some(port) = port {
+        let _ = write!(text, "\ntry: mosquitto_sub -p {port} -t '#' -v");
+    }
+    text
+}

@@ -1,0 +1,180 @@
+//! One turn of the loop: what one read brought is routed, run through graphs and written out, without
+//! crossing a thread.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use broker_core::Millis;
+use broker_core::message::{Frame, Message, Publication};
+use broker_core::session::{Delivered, Delivery};
+
+use crate::broker::Broker;
+use crate::client::{Client, recycle};
+use crate::route::{Cache, Target};
+
+/// How many times a message may be derived from a derived one before it is taken for a loop.
+const HOPS_MAX: u8 = 16;
+
+/// What a thread keeps from turn to turn, so that a turn allocates nothing.
+#[derive(Default)]
+struct Scratch {
+    routes: Cache,
+    touched: Vec<Arc<Client>>,
+    derived: VecDeque<Arc<Message>>,
+    frame: Frame,
+    pool: Vec<Vec<u8>>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// A turn under way.
+pub struct Turn<'a> {
+    broker: &'a Broker,
+    scratch: Scratch,
+    /// The moment of this turn.
+    pub now: Millis,
+    received: u64,
+    received_bytes: u64,
+    sent: u64,
+}
+
+/// Who got more in this turn than their sockets took.
+pub type Congested = Vec<Arc<Client>>;
+
+impl<'a> Turn<'a> {
+    /// Begins a turn.
+    pub fn begin(broker: &'a Broker, now: Millis) -> Self {
+        let scratch = SCRATCH.with_borrow_mut(std::mem::take);
+        Self { broker, scratch, now, received: 0, received_bytes: 0, sent: 0 }
+    }
+
+    /// The broker.
+    pub fn broker(&self) -> &'a Broker {
+        self.broker
+    }
+
+    /// Notes that a client's outbox has something to write.
+    pub fn touch(&mut self, client: &Arc<Client>, state: &mut crate::client::State) {
+        touch(&mut self.scratch, client, state);
+    }
+
+    /// Counts a PUBLISH from a client.
+    pub fn count_received(&mut self, payload_bytes: usize) {
+        self.received += 1;
+        self.received_bytes += payload_bytes as u64;
+    }
+
+    /// Passes a message to everyone who asked for it, and what graphs derive from it, too. Returns whether
+    /// anybody was there to take it.
+    pub fn publish(&mut self, publication: &mut Publication<'_>) -> bool {
+        let matched = self.route(publication);
+        while let Some(message) = self.scratch.derived.pop_front() {
+            self.broker.metrics.derived.increment(1);
+            self.route(&mut Publication::of(&message));
+        }
+        matched
+    }
+
+    fn route(&mut self, publication: &mut Publication<'_>) -> bool {
+        if publication.retain {
+            self.broker.retain(publication);
+        }
+        let broker = self.broker;
+        let route =
+            self.scratch.routes.get(publication.topic(), broker.generation(), |topic| broker.find_route(topic));
+        let shared = route.clients.len() > 1;
+        self.scratch.frame.clear();
+        for target in &route.clients {
+            self.deliver(target, publication, shared);
+        }
+        for share in &route.shares {
+            // A member that is away is passed over while another is there.
+            let mut members = share.in_turn().filter(|t| !(t.no_local && t.client.id() == publication.publisher));
+            let first = members.next();
+            let online = |t: &&Target| t.client.lock().connection.is_some();
+            if let Some(target) = first.filter(online).or_else(|| members.find(online)).or(first) {
+                self.deliver(target, publication, false);
+            }
+        }
+        for source in &route.graphs {
+            if publication.hops >= HOPS_MAX {
+                self.broker.metrics.derived_loops.increment(1);
+                continue;
+            }
+            let derived = &mut self.scratch.derived;
+            source.push(&publication.owned(), self.broker, self.now, &mut |message| derived.push_back(message));
+        }
+        !(route.clients.is_empty() && route.shares.is_empty() && route.graphs.is_empty())
+    }
+
+    fn deliver(&mut self, target: &Target, publication: &mut Publication<'_>, shared: bool) {
+        if target.no_local && target.client.id() == publication.publisher {
+            return; // [MQTT-3.8.3-3]
+        }
+        let how = Delivery {
+            qos: target.qos,
+            // The flag of a message that is passed on is 0 unless asked otherwise [MQTT-3.3.1-12].
+            retain: target.retain_as_published && publication.retain,
+            identifiers: &target.identifiers,
+        };
+        let mut guard = target.client.lock();
+        let state = &mut *guard;
+        if state.outbox.is_empty()
+            && state.outbox.buffer().capacity() == 0
+            && let Some(buffer) = self.scratch.pool.pop()
+        {
+            *state.outbox.buffer() = buffer;
+        }
+        let frame = shared.then_some(&mut self.scratch.frame);
+        let limits = &self.broker.limits.session;
+        match state.session.deliver(publication, frame, how, self.now, limits, &mut state.outbox) {
+            Delivered::Sent => {
+                self.sent += 1;
+                touch(&mut self.scratch, &target.client, state);
+            }
+            Delivered::Queued => {}
+            Delivered::Dropped(cause) => self.broker.metrics.dropped(cause),
+        }
+    }
+
+    /// Writes everything out, one write a client. Returns who could not take it all.
+    pub fn finish(mut self) -> Congested {
+        let mut congested = Vec::new();
+        let Scratch { touched, pool, .. } = &mut self.scratch;
+        for client in touched.drain(..) {
+            client.flush(self.now, pool);
+            if client.lock().congested(self.now) {
+                congested.push(client);
+            }
+        }
+        self.count();
+        SCRATCH.with_borrow_mut(|kept| *kept = std::mem::take(&mut self.scratch));
+        congested
+    }
+
+    fn count(&self) {
+        let metrics = &self.broker.metrics;
+        if self.received > 0 {
+            metrics.publishes_received.increment(self.received);
+            metrics.payload_bytes_received.increment(self.received_bytes);
+        }
+        if self.sent > 0 {
+            metrics.publishes_sent.increment(self.sent);
+        }
+    }
+}
+
+fn touch(scratch: &mut Scratch, client: &Arc<Client>, state: &mut crate::client::State) {
+    if !state.touched {
+        state.touched = true;
+        scratch.touched.push(Arc::clone(client));
+    }
+}
+
+/// Gives a buffer back to the thread's pool.
+pub fn give_back(buffer: Vec<u8>) {
+    SCRATCH.with_borrow_mut(|scratch| recycle(&mut scratch.pool, buffer));
+}
