@@ -286,7 +286,7 @@ impl Broker {
         let message = publication.owned();
         let mut retained = self.retained.write();
         let freed = retained.get(message.topic()).map_or(0, |old| old.size());
-        if !message.payload.is_empty()
+        if !message.payload().is_empty()
             && retained.bytes() - freed + message.size() > self.limits.retained_bytes_max
         {
             self.metrics.dropped(session::DropCause::QueueFull);

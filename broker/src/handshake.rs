@@ -185,17 +185,12 @@ fn describe(limits: &Limits, expiry: Option<u32>, assigned: Option<&str>, out: &
 
 fn will(will: &packet::Will<'_>, now: Millis) -> Will {
     let kept = will.forwardable();
-    let message = Message {
-        topic: Bytes::copy_from_slice(will.topic.as_bytes()),
-        properties: Bytes::copy_from_slice(&kept.bytes),
-        expiry_offset: kept.expiry_offset,
-        expiry: will.properties.message_expiry(),
-        payload: Bytes::copy_from_slice(will.payload),
-        qos: will.qos,
-        retain: will.retain,
-        received: now,
-        publisher: 0,
-        hops: 0,
-    };
+    let bytes = Bytes::copy_from_slice;
+    let mut message =
+        Message::new(bytes(will.topic.as_bytes()), bytes(&kept.bytes), bytes(will.payload), now);
+    message.expiry_offset = kept.expiry_offset;
+    message.expiry = will.properties.message_expiry();
+    message.qos = will.qos;
+    message.retain = will.retain;
     Will { message: Arc::new(message), delay: will.properties.will_delay().unwrap_or(0) }
 }

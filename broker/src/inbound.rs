@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use broker_core::message::Publication;
-use broker_core::packet::publish::Forward;
 use broker_core::packet::{
     self, PINGRESP, Packet, PacketId, PacketType, Properties, Publish, QoS, ReasonCode, RetainHandling,
     SubAck, Subscribe, Subscription, UnsubAck, Unsubscribe, Version,
@@ -67,20 +66,12 @@ impl Inbound {
                 resolve(aliases, alias, publish.topic, turn.broker().limits.topic_alias_maximum)?
             }
         };
-        let forward = Forward {
-            topic: topic.as_bytes(),
-            properties: &kept.bytes,
-            expiry_offset: kept.expiry_offset,
-            payload: publish.payload,
-        };
-        let mut publication = Publication::borrowed(
-            forward,
-            properties.message_expiry,
-            publish.qos,
-            publish.retain,
-            turn.now,
-            peer.client.id(),
-        );
+        let (span, expiry_at) = (&kept.bytes, kept.expiry_offset);
+        let mut publication = Publication::borrowed(topic, span, expiry_at, publish.payload, turn.now);
+        publication.expiry = properties.message_expiry;
+        publication.qos = publish.qos;
+        publication.retain = publish.retain;
+        publication.publisher = peer.client.id();
         let Some(id) = publish.packet_id else {
             turn.publish(&mut publication);
             return Ok(());

@@ -24,65 +24,50 @@ pub enum Waiting {
     Completed,
 }
 
-#[derive(Debug)]
-struct Slot {
-    id: PacketId,
-    waiting: Waiting,
-}
-
 /// Messages sent to a client and not yet acknowledged, in the order they were sent.
+///
+/// Identifiers are given out in turn, so a message's place follows from its identifier: nothing is searched,
+/// whatever order the acknowledgements come in.
 #[derive(Debug, Default)]
 pub struct Outgoing {
-    slots: VecDeque<Slot>,
-    last_id: u16,
+    /// The message with identifier `first + n` (round the corner) is at `n`; `None` once it is done.
+    slots: VecDeque<Option<Waiting>>,
+    /// Identifier of the first slot, 0-based.
+    first: u16,
+    live: usize,
 }
+
+/// How many identifiers there are: 1 to 65,535.
+const IDS: u16 = u16::MAX;
 
 impl Outgoing {
     /// Messages under way.
     pub fn len(&self) -> usize {
-        self.slots.len()
+        self.live
     }
 
     /// Nothing is under way.
     pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+        self.live == 0
     }
 
-    /// Takes a free packet identifier for `waiting` [MQTT-2.2.1-4]. `None` when all 65,535 are in use.
+    /// Takes a free packet identifier for `waiting` [MQTT-2.2.1-4]. `None` while the next one in turn is
+    /// still in use.
     pub fn start(&mut self, waiting: Waiting) -> Option<PacketId> {
-        let id = self.free_id()?;
-        self.last_id = id.get();
-        self.slots.push_back(Slot { id, waiting });
-        Some(id)
+        let offset = u16::try_from(self.slots.len()).ok().filter(|n| *n < IDS)?;
+        self.slots.push_back(Some(waiting));
+        self.live += 1;
+        id_at(self.first, offset)
     }
 
-    fn free_id(&self) -> Option<PacketId> {
-        if self.slots.len() >= usize::from(u16::MAX) {
-            return None;
-        }
-        let mut id = self.last_id;
-        loop {
-            id = id.checked_add(1).unwrap_or(1);
-            let candidate = PacketId::new(id)?;
-            // Identifiers are given out in turn, so the next one is free unless the window spans it.
-            if !self.spans(candidate) || self.position(candidate).is_none() {
-                return Some(candidate);
-            }
-        }
+    fn position(&self, id: PacketId) -> usize {
+        let id = id.get() - 1;
+        usize::from(if id >= self.first { id - self.first } else { IDS - self.first + id })
     }
 
-    /// Whether `id` may be in use: a cheap test that holds for in-order acknowledgements.
-    fn spans(&self, id: PacketId) -> bool {
-        match (self.slots.front(), self.slots.back()) {
-            (Some(first), Some(last)) if first.id <= last.id => (first.id..=last.id).contains(&id),
-            (Some(_), Some(_)) => true,
-            _ => false,
-        }
-    }
-
-    /// Clients acknowledge in order [MQTT-4.6.0-2], so the first slot is nearly always the one.
-    fn position(&self, id: PacketId) -> Option<usize> {
-        self.slots.iter().position(|slot| slot.id == id)
+    fn get(&mut self, id: PacketId) -> Option<&mut Waiting> {
+        let at = self.position(id);
+        self.slots.get_mut(at)?.as_mut()
     }
 
     /// PUBACK: the QoS 1 message is done. False when no such message was under way.
@@ -92,15 +77,13 @@ impl Outgoing {
 
     /// PUBREC with success: from now on only PUBREL is sent again. False when the identifier is unknown.
     pub fn receive(&mut self, id: PacketId) -> bool {
-        let Some(at) = self.position(id) else { return false };
-        let waiting = &mut self.slots[at].waiting;
-        match waiting {
-            Waiting::Received { qos: QoS::ExactlyOnce, .. } => {
+        match self.get(id) {
+            Some(waiting @ Waiting::Received { qos: QoS::ExactlyOnce, .. }) => {
                 *waiting = Waiting::Completed;
                 true
             }
-            Waiting::Completed => true,
-            Waiting::Received { .. } => false,
+            Some(Waiting::Completed) => true,
+            _ => false,
         }
     }
 
@@ -115,23 +98,30 @@ impl Outgoing {
     }
 
     fn finish(&mut self, id: PacketId, expected: impl Fn(&Waiting) -> bool) -> bool {
-        match self.position(id) {
-            Some(0) if expected(&self.slots[0].waiting) => {
-                self.slots.pop_front();
-                true
-            }
-            Some(at) if expected(&self.slots[at].waiting) => {
-                self.slots.remove(at);
-                true
-            }
-            _ => false,
+        let at = self.position(id);
+        match self.slots.get_mut(at) {
+            Some(slot) if slot.as_ref().is_some_and(expected) => *slot = None,
+            _ => return false,
         }
+        self.live -= 1;
+        while let Some(None) = self.slots.front() {
+            self.slots.pop_front();
+            self.first = (self.first + 1) % IDS;
+        }
+        true
     }
 
     /// Everything under way, oldest first: what is sent again when the client comes back [MQTT-4.4.0-1].
     pub fn iter(&self) -> impl Iterator<Item = (PacketId, &Waiting)> {
-        self.slots.iter().map(|slot| (slot.id, &slot.waiting))
+        let ids = (0..IDS).filter_map(|n| id_at(self.first, n));
+        ids.zip(&self.slots).filter_map(|(id, slot)| Some((id, slot.as_ref()?)))
     }
+}
+
+/// The identifier `offset` places behind the 0-based `first`.
+fn id_at(first: u16, offset: u16) -> Option<PacketId> {
+    let at = (u32::from(first) + u32::from(offset)) % u32::from(IDS);
+    PacketId::new(u16::try_from(at + 1).ok()?)
 }
 
 /// QoS 2 messages taken from a client whose PUBREL has not come yet.
@@ -185,12 +175,18 @@ mod tests {
     #[test]
     fn identifiers_in_use_are_not_given_out_again() {
         let mut outgoing = Outgoing::default();
-        for _ in 0..65_535 {
-            assert!(outgoing.start(Waiting::Completed).is_some());
+        for n in 1..=65_535 {
+            assert_eq!(outgoing.start(Waiting::Completed), Some(id(n)));
         }
         assert_eq!(outgoing.start(Waiting::Completed), None);
-        assert!(outgoing.complete(id(77)));
-        assert_eq!(outgoing.start(Waiting::Completed), Some(id(77)));
+        assert!(outgoing.complete(id(2)), "out of order is fine");
+        assert_eq!(outgoing.start(Waiting::Completed), None, "1 is next in turn and still in use");
+        assert!(outgoing.complete(id(1)));
+        assert_eq!(outgoing.start(Waiting::Completed), Some(id(1)), "round the corner");
+        assert_eq!(outgoing.start(Waiting::Completed), Some(id(2)));
+        assert_eq!(outgoing.start(Waiting::Completed), None);
+        let under_way: Vec<u16> = outgoing.iter().map(|(id, _)| id.get()).collect();
+        assert_eq!((under_way[0], under_way[65_534]), (3, 2));
     }
 
     #[test]

@@ -5,22 +5,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::Millis;
+use crate::outbox::SHARE_BYTES_MIN;
 use crate::packet::publish::{Delivery, Encoded, Forward};
 use crate::packet::{PacketId, QoS, Version};
 
 /// A message that is kept: retained, queued, in flight, or on its way through a graph.
 #[derive(Debug, Clone)]
 pub struct Message {
-    /// Topic name, valid UTF-8 without wildcards.
-    pub topic: Bytes,
-    /// The property bytes that are forwarded: no topic alias, no subscription identifier.
-    pub properties: Bytes,
-    /// Where in `properties` the four bytes of the message expiry interval are.
+    body: Body,
+    /// Where in the properties the four bytes of the message expiry interval are.
     pub expiry_offset: Option<usize>,
     /// Seconds that the message lives after `received`.
     pub expiry: Option<u32>,
-    /// The application's bytes.
-    pub payload: Bytes,
     /// As published.
     pub qos: QoS,
     /// As published.
@@ -33,15 +29,71 @@ pub struct Message {
     pub hops: u8,
 }
 
+/// Topic, properties and payload; most messages are small and lie in one piece.
+#[derive(Debug, Clone)]
+enum Body {
+    /// One piece: topic, then properties, then payload.
+    Whole { bytes: Box<[u8]>, topic: usize, properties: usize },
+    /// Three pieces, the payload shared with whoever else holds it.
+    Parts { topic: Bytes, properties: Bytes, payload: Bytes },
+}
+
 impl Message {
+    /// A message with everything but its bytes left at "QoS 0, for ever, now".
+    ///
+    /// `topic` is a valid topic name; `properties` are those that are forwarded: no topic alias, no
+    /// subscription identifier.
+    pub fn new(topic: Bytes, properties: Bytes, payload: Bytes, received: Millis) -> Self {
+        Self {
+            body: Body::Parts { topic, properties, payload },
+            expiry_offset: None,
+            expiry: None,
+            qos: QoS::AtMostOnce,
+            retain: false,
+            received,
+            publisher: 0,
+            hops: 0,
+        }
+    }
+
+    fn parts(&self) -> (&[u8], &[u8], &[u8]) {
+        match &self.body {
+            Body::Parts { topic, properties, payload } => (topic, properties, payload),
+            Body::Whole { bytes, topic, properties } => {
+                let (head, payload) = bytes.split_at(topic + properties);
+                let (topic, properties) = head.split_at(*topic);
+                (topic, properties, payload)
+            }
+        }
+    }
+
     /// The topic as text.
     pub fn topic(&self) -> &str {
-        std::str::from_utf8(&self.topic).unwrap_or_default()
+        std::str::from_utf8(self.parts().0).unwrap_or_default()
+    }
+
+    /// The forwarded properties, encoded.
+    pub fn properties(&self) -> &[u8] {
+        self.parts().1
+    }
+
+    /// The application's bytes.
+    pub fn payload(&self) -> &[u8] {
+        self.parts().2
+    }
+
+    /// The application's bytes, to be shared; copied when they are few.
+    pub fn shared_payload(&self) -> Bytes {
+        match &self.body {
+            Body::Parts { payload, .. } => payload.clone(),
+            Body::Whole { .. } => Bytes::copy_from_slice(self.payload()),
+        }
     }
 
     /// Bytes it holds, for limits.
     pub fn size(&self) -> usize {
-        self.topic.len() + self.properties.len() + self.payload.len()
+        let (topic, properties, payload) = self.parts();
+        topic.len() + properties.len() + payload.len()
     }
 
     /// Seconds left to live: `None` when it lives for ever, `Some(0)` when it has expired.
@@ -54,12 +106,8 @@ impl Message {
 
     /// What the codec needs to send it on.
     pub fn forward(&self) -> Forward<'_> {
-        Forward {
-            topic: &self.topic,
-            properties: &self.properties,
-            expiry_offset: self.expiry_offset,
-            payload: &self.payload,
-        }
+        let (topic, properties, payload) = self.parts();
+        Forward { topic, properties, expiry_offset: self.expiry_offset, payload }
     }
 }
 
@@ -69,6 +117,7 @@ impl Message {
 pub struct Publication<'a> {
     /// Topic, properties and payload.
     pub forward: Forward<'a>,
+    topic: Option<&'a str>,
     /// Seconds to live, at `received`.
     pub expiry: Option<u32>,
     /// As published.
@@ -87,20 +136,30 @@ pub struct Publication<'a> {
 impl<'a> Publication<'a> {
     /// A message straight from a read buffer.
     pub fn borrowed(
-        forward: Forward<'a>,
-        expiry: Option<u32>,
-        qos: QoS,
-        retain: bool,
+        topic: &'a str,
+        properties: &'a [u8],
+        expiry_offset: Option<usize>,
+        payload: &'a [u8],
         received: Millis,
-        publisher: u64,
     ) -> Self {
-        Self { forward, expiry, qos, retain, received, publisher, hops: 0, owned: None }
+        Self {
+            forward: Forward { topic: topic.as_bytes(), properties, expiry_offset, payload },
+            topic: Some(topic),
+            expiry: None,
+            qos: QoS::AtMostOnce,
+            retain: false,
+            received,
+            publisher: 0,
+            hops: 0,
+            owned: None,
+        }
     }
 
     /// A message that is kept already.
     pub fn of(message: &'a Arc<Message>) -> Self {
         Self {
             forward: message.forward(),
+            topic: None,
             expiry: message.expiry,
             qos: message.qos,
             retain: message.retain,
@@ -112,8 +171,8 @@ impl<'a> Publication<'a> {
     }
 
     /// The topic as text.
-    pub fn topic(&self) -> &str {
-        std::str::from_utf8(self.forward.topic).unwrap_or_default()
+    pub fn topic(&self) -> &'a str {
+        self.topic.unwrap_or_else(|| std::str::from_utf8(self.forward.topic).unwrap_or_default())
     }
 
     /// The message as something that may be kept. Copied from the read buffer the first time only.
@@ -121,17 +180,9 @@ impl<'a> Publication<'a> {
         if let Some(message) = &self.owned {
             return Arc::clone(message);
         }
-        let Forward { topic, properties, expiry_offset, payload } = &self.forward;
-        let mut body = Vec::with_capacity(topic.len() + properties.len() + payload.len());
-        body.extend_from_slice(topic);
-        body.extend_from_slice(properties);
-        body.extend_from_slice(payload);
-        let mut rest = Bytes::from(body);
         let message = Arc::new(Message {
-            topic: rest.split_to(topic.len()),
-            properties: rest.split_to(properties.len()),
-            payload: rest,
-            expiry_offset: *expiry_offset,
+            body: body(&self.forward),
+            expiry_offset: self.forward.expiry_offset,
             expiry: self.expiry,
             qos: self.qos,
             retain: self.retain,
@@ -142,6 +193,22 @@ impl<'a> Publication<'a> {
         self.owned = Some(Arc::clone(&message));
         message
     }
+}
+
+fn body(forward: &Forward<'_>) -> Body {
+    let Forward { topic, properties, payload, .. } = *forward;
+    if payload.len() >= SHARE_BYTES_MIN {
+        return Body::Parts {
+            topic: Bytes::copy_from_slice(topic),
+            properties: Bytes::copy_from_slice(properties),
+            payload: Bytes::copy_from_slice(payload),
+        };
+    }
+    let mut bytes = Vec::with_capacity(topic.len() + properties.len() + payload.len());
+    bytes.extend_from_slice(topic);
+    bytes.extend_from_slice(properties);
+    bytes.extend_from_slice(payload);
+    Body::Whole { bytes: bytes.into(), topic: topic.len(), properties: properties.len() }
 }
 
 /// The bytes of a PUBLISH that several subscribers share: encoded once, copied to each outbox, the packet

@@ -48,7 +48,7 @@ impl Retained {
     /// Keeps `message` in place of what its topic had [MQTT-3.3.1-5]. An empty payload removes it
     /// [MQTT-3.3.1-6] and is not kept itself [MQTT-3.3.1-7].
     pub fn set(&mut self, message: Arc<Message>) {
-        if message.payload.is_empty() {
+        if message.payload().is_empty() {
             self.remove(message.topic());
             return;
         }
@@ -157,21 +157,13 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::packet::QoS;
 
     fn message(topic: &str, payload: &str, expiry: Option<u32>) -> Arc<Message> {
-        Arc::new(Message {
-            topic: Bytes::copy_from_slice(topic.as_bytes()),
-            properties: Bytes::new(),
-            expiry_offset: None,
-            expiry,
-            payload: Bytes::copy_from_slice(payload.as_bytes()),
-            qos: QoS::AtMostOnce,
-            retain: true,
-            received: Millis(0),
-            publisher: 0,
-            hops: 0,
-        })
+        let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+        let mut message = Message::new(bytes(topic), Bytes::new(), bytes(payload), Millis(0));
+        message.expiry = expiry;
+        message.retain = true;
+        Arc::new(message)
     }
 
     fn found(retained: &Retained, filter: &str) -> Vec<String> {

@@ -447,7 +447,7 @@ fn write_publish(
         Ok(len) if len <= link.packet_size_max => {}
         _ => return Delivered::Dropped(DropCause::TooLarge),
     }
-    let shared = message.payload.len() >= SHARE_BYTES_MIN;
+    let shared = forward.payload.len() >= SHARE_BYTES_MIN;
     let encoded = match shared {
         true => forward.encode_head(link.version, &shape, outbox.buffer()),
         false => forward.encode(link.version, &shape, outbox.buffer()),
@@ -456,7 +456,7 @@ fn write_publish(
         return Delivered::Dropped(DropCause::TooLarge);
     }
     if shared {
-        outbox.push_shared(message.payload.clone());
+        outbox.push_shared(message.shared_payload());
     }
     Delivered::Sent
 }
