@@ -10,7 +10,7 @@ use broker_core::message::{Frame, Message, Publication};
 use broker_core::session::{Delivered, Delivery};
 
 use crate::broker::Broker;
-use crate::client::{Client, recycle};
+use crate::client::Client;
 use crate::route::{Cache, Target};
 
 /// How many times a message may be derived from a derived one before it is taken for a loop.
@@ -78,6 +78,12 @@ impl<'a> Turn<'a> {
         matched
     }
 
+    /// Publishes what a graph derived outside of a turn.
+    pub fn publish_derived(&mut self, message: &Arc<Message>) {
+        self.broker.metrics.derived.increment(1);
+        self.publish(&mut Publication::of(message));
+    }
+
     fn route(&mut self, publication: &mut Publication<'_>) -> bool {
         if publication.retain {
             self.broker.retain(publication);
@@ -105,7 +111,7 @@ impl<'a> Turn<'a> {
                 continue;
             }
             let derived = &mut self.scratch.derived;
-            source.push(&publication.owned(), self.broker, self.now, &mut |message| derived.push_back(message));
+            source.push(&publication.owned(), self.broker, &mut |message| derived.push_back(message));
         }
         !(route.clients.is_empty() && route.shares.is_empty() && route.graphs.is_empty())
     }
@@ -172,9 +178,4 @@ fn touch(scratch: &mut Scratch, client: &Arc<Client>, state: &mut crate::client:
         state.touched = true;
         scratch.touched.push(Arc::clone(client));
     }
-}
-
-/// Gives a buffer back to the thread's pool.
-pub fn give_back(buffer: Vec<u8>) {
-    SCRATCH.with_borrow_mut(|scratch| recycle(&mut scratch.pool, buffer));
 }

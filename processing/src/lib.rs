@@ -1,1 +1,17 @@
-//! (being built)
+//! The WebAssembly host: operators as wasmtime components, modules, and the registries they come from.
+//!
+//! Nothing here knows MQTT or any broker: items in, items out. Guests get nothing they were not given: clocks
+//! and randomness, the graph's log, metrics and state store; no files, no network, no environment.
+
+pub mod bindings;
+pub mod host;
+mod imports;
+pub mod instance;
+mod lift;
+pub mod limits;
+pub mod module;
+pub mod registry;
+pub mod runtime;
+pub mod state_store;
+mod ticker;
+mod wasi;

@@ -86,8 +86,8 @@ impl<'a> Connect<'a> {
         let client_id = reader.text()?; // [MQTT-3.1.3-4]
         check_client_id(client_id, clean_start, version)?;
         let will = match flags & WILL {
-            0 => None,                                                     // [MQTT-3.1.2-7]
-            _ => Some(Will::decode(flags, &mut reader, version, limits)?), // [MQTT-3.1.2-9]
+            0 => None,
+            _ => Some(Will::decode(flags, &mut reader, version, limits)?), // [MQTT-3.1.2-7], [MQTT-3.1.2-9]
         };
         // 3.1 lets the remaining length overrule these two flags: a flagged field may be missing.
         let present =

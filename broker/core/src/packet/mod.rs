@@ -220,7 +220,6 @@ pub enum DecodedConnect<'a> {
 /// # Errors
 /// Whatever the standard calls malformed or a protocol error and can be seen in one packet; as early as the
 /// fixed header shows it, so that nobody waits for the body of a packet that will be refused.
-#[inline]
 pub fn decode<'a>(bytes: &'a [u8], version: Version, limits: &Limits) -> Result<Decoded<'a>, DecodeError> {
     let Some(&first) = bytes.first() else { return Ok(Decoded::Incomplete { needed: 2 }) };
     let packet_type = frame::check_first_byte(first, version, limits.from)?;
@@ -233,39 +232,32 @@ pub fn decode<'a>(bytes: &'a [u8], version: Version, limits: &Limits) -> Result<
         Frame::Complete { body, len, .. } => (body, len),
         Frame::Incomplete { needed, .. } => return Ok(Decoded::Incomplete { needed }),
     };
-    let packet = if packet_type == PacketType::Publish {
-        Packet::Publish(Publish::decode(first, body, version, limits)?)
-    } else {
-        decode_body(packet_type, body, version, limits)?
-    };
-    Ok(Decoded::Packet(packet, len))
-}
-
-/// Everything but PUBLISH.
-fn decode_body<'a>(
-    packet_type: PacketType,
-    body: &'a [u8],
-    version: Version,
-    limits: &Limits,
-) -> Result<Packet<'a>, DecodeError> {
-    let nothing = || Reader::new(body).finish();
-    Ok(match packet_type {
-        PacketType::Connect => Packet::Connect(Connect::decode(body, limits).map_err(|error| error.error)?),
-        PacketType::ConnAck => Packet::ConnAck(ConnAck::decode(body, version)?),
-        PacketType::Publish => Packet::Publish(Publish::decode(0x30, body, version, limits)?),
-        PacketType::PubAck => Packet::PubAck(PubAck::decode(body, version)?),
-        PacketType::PubRec => Packet::PubRec(PubRec::decode(body, version)?),
-        PacketType::PubRel => Packet::PubRel(PubRel::decode(body, version)?),
-        PacketType::PubComp => Packet::PubComp(PubComp::decode(body, version)?),
-        PacketType::Subscribe => Packet::Subscribe(Subscribe::decode(body, version, limits)?),
-        PacketType::SubAck => Packet::SubAck(SubAck::decode(body, version)?),
-        PacketType::Unsubscribe => Packet::Unsubscribe(Unsubscribe::decode(body, version, limits)?),
-        PacketType::UnsubAck => Packet::UnsubAck(UnsubAck::decode(body, version)?),
-        PacketType::PingReq => nothing().map(|()| Packet::PingReq)?,
-        PacketType::PingResp => nothing().map(|()| Packet::PingResp)?,
-        PacketType::Disconnect => Packet::Disconnect(Disconnect::decode(body, version, limits.from)?),
-        PacketType::Auth => Packet::Auth(Auth::decode(body, limits.from)?),
-    })
+    // Each arm builds the whole answer: moving a packet costs more than decoding it.
+    macro_rules! whole {
+        ($name:ident($($argument:expr),*)) => {
+            Ok(Decoded::Packet(Packet::$name($name::decode($($argument),*)?), len))
+        };
+    }
+    match packet_type {
+        PacketType::Publish => whole!(Publish(first, body, version, limits)),
+        PacketType::PubAck => whole!(PubAck(body, version)),
+        PacketType::PubRec => whole!(PubRec(body, version)),
+        PacketType::PubRel => whole!(PubRel(body, version)),
+        PacketType::PubComp => whole!(PubComp(body, version)),
+        PacketType::PingReq => Reader::new(body).finish().map(|()| Decoded::Packet(Packet::PingReq, len)),
+        PacketType::PingResp => Reader::new(body).finish().map(|()| Decoded::Packet(Packet::PingResp, len)),
+        PacketType::Subscribe => whole!(Subscribe(body, version, limits)),
+        PacketType::SubAck => whole!(SubAck(body, version)),
+        PacketType::Unsubscribe => whole!(Unsubscribe(body, version, limits)),
+        PacketType::UnsubAck => whole!(UnsubAck(body, version)),
+        PacketType::Disconnect => whole!(Disconnect(body, version, limits.from)),
+        PacketType::Auth => whole!(Auth(body, limits.from)),
+        PacketType::ConnAck => whole!(ConnAck(body, version)),
+        PacketType::Connect => {
+            let connect = Connect::decode(body, limits).map_err(|error| error.error)?;
+            Ok(Decoded::Packet(Packet::Connect(connect), len))
+        }
+    }
 }
 
 /// Decodes the first packet of a connection, which must be CONNECT `[MQTT-3.1.0-1]` and says what version

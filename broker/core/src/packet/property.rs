@@ -23,6 +23,9 @@ const ACKS: u16 = PacketType::PubAck.bit()
 const EVERYWHERE: u16 =
     CONNECT | CONNACK | PUBLISH | WILL | SUBSCRIBE | ACKS | DISCONNECT | AUTH | PacketType::Unsubscribe.bit();
 
+/// Identifier of the user property.
+pub(super) const USER_PROPERTY: u8 = 0x26;
+
 /// Where properties stand, which decides what is allowed among them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use super::ack::packet_id;
 use super::error::{DecodeError, EncodeError, ErrorKind};
-use super::property::{Place, Properties, Property, Seen};
-use super::wire::{self, Reader};
+use super::property::{Place, Properties, Property, Seen, USER_PROPERTY};
+use super::wire::Reader;
 use super::{Limits, PacketId, PacketType, QoS, Role, Version};
 use crate::topic;
 
@@ -59,7 +59,7 @@ pub struct PublishProperties<'a> {
 
 impl<'a> Publish<'a> {
     /// `first` is the first byte of the packet, its QoS and DUP flag checked.
-    #[inline]
+    #[inline(always)] // so that it is built where `decode` returns it
     pub(super) fn decode(
         first: u8,
         body: &'a [u8],
@@ -156,13 +156,22 @@ impl<'a> PublishProperties<'a> {
     /// The same as for a received PUBLISH of that sender.
     #[inline]
     pub fn parse(span: &'a [u8], from: Role) -> Result<Self, DecodeError> {
-        if span.is_empty() {
-            return Ok(Self::default());
-        }
+        if span.is_empty() { Ok(Self::default()) } else { Self::parse_some(span, from) }
+    }
+
+    fn parse_some(span: &'a [u8], from: Role) -> Result<Self, DecodeError> {
         let mut found = Self { all: Properties::trusted(span), ..Self::default() };
         let mut seen = Seen::default();
         let mut reader = Reader::new(span);
-        while !reader.is_empty() {
+        while let Some(&id) = reader.rest().first() {
+            if id == USER_PROPERTY {
+                // The one that comes most, may always stand here, and is not looked at yet.
+                reader.u8()?;
+                reader.skip_text()?;
+                reader.skip_text()?;
+                found.has_user_properties = true;
+                continue;
+            }
             let property = Property::read(&mut reader)?;
             seen.check(&property, Place::Packet(PacketType::Publish))?;
             found.note(property, span.len() - reader.rest().len());
@@ -178,7 +187,6 @@ impl<'a> PublishProperties<'a> {
     #[inline]
     fn note(&mut self, property: Property<'a>, end: usize) {
         match property {
-            Property::UserProperty(_) => self.has_user_properties = true,
             Property::SubscriptionIdentifier(_) => self.has_subscription_identifiers = true,
             Property::TopicAlias(alias) => self.topic_alias = Some(alias),
             Property::MessageExpiryInterval(seconds) => {
@@ -189,7 +197,7 @@ impl<'a> PublishProperties<'a> {
             Property::ResponseTopic(topic) => self.response_topic = Some(topic),
             Property::CorrelationData(data) => self.correlation_data = Some(data),
             Property::ContentType(content_type) => self.content_type = Some(content_type),
-            _ => {} // no other is allowed here
+            _ => {} // user properties were noted, and no other is allowed here
         }
     }
 

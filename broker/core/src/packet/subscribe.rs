@@ -146,9 +146,8 @@ fn check_subscription(reader: &mut Reader<'_>, version: Version, limits: &Limits
     let filter = reader.text()?; // [MQTT-3.8.3-1]
     let shared = check_filter(filter, version, limits)?;
     let bits = reader.u8()?;
-    if !version.is_v5() && bits & !0b11 != 0 {
-        // 3.1.1 [MQTT-3-8.3-4]
-        return Err(DecodeError::malformed("the reserved bits of a requested QoS are set"));
+    if !version.is_v5() && bits > QoS::ExactlyOnce as u8 {
+        return Err(DecodeError::malformed("a requested QoS is none of 0, 1 and 2")); // 3.1.1 [MQTT-3-8.3-4]
     }
     let options = SubscribeOptions::from_bits(bits)?;
     if shared && options.no_local {

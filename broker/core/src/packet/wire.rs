@@ -84,6 +84,13 @@ impl<'a> Reader<'a> {
         text(self.binary()?)
     }
 
+    /// As [`text`](Self::text), for a string that is only checked.
+    #[inline]
+    pub fn skip_text(&mut self) -> Result<(), DecodeError> {
+        let bytes = self.binary()?;
+        if is_plain(bytes) { Ok(()) } else { text(bytes).map(|_| ()) }
+    }
+
     /// The property section: its length as a variable byte integer, then the properties.
     #[inline]
     pub fn property_span(&mut self) -> Result<&'a [u8], DecodeError> {
@@ -229,6 +236,12 @@ const fn zero_byte(word: u64) -> u64 {
 #[inline]
 pub(crate) fn has_nul(bytes: &[u8]) -> bool {
     any_byte(bytes, zero_byte, |byte| byte == 0)
+}
+
+/// Whether all is ASCII without U+0000, and thus a string that needs no closer look.
+#[inline]
+fn is_plain(bytes: &[u8]) -> bool {
+    !any_byte(bytes, |word| zero_byte(word) | (word & HIGH), |byte| byte == 0 || byte >= 0x80)
 }
 
 /// Whether there is a U+0000, `+` or `#`: what a topic name may not hold.

@@ -1,0 +1,371 @@
+//! Whether a data flow graph can run: its names, its connections, its topics.
+
+use super::{Check, DEFAULT, Found};
+use crate::finding::{Position, Report, list, quoted};
+use crate::read::Located;
+use crate::resource::Resource;
+use crate::resource::endpoint::DataflowEndpoint;
+use crate::resource::graph::{
+    DataflowGraph, DestinationSettings, GraphSettings, NodeConnection, NodeSettings, SourceSettings,
+};
+use crate::resource::registry::RegistryAuthentication;
+use crate::topic::{Template, TopicFilter};
+use std::collections::{BTreeMap, BTreeSet};
+
+impl<'a> Check<'a> {
+    pub(super) fn graph(&mut self, graph: &'a Resource<DataflowGraph>) {
+        self.profile(graph);
+        for (index, node) in graph.spec.nodes.iter().enumerate() {
+            let key = format!("spec.nodes[{index}]");
+            match &node.settings {
+                NodeSettings::Source(source) => self.source(graph, &key, source),
+                NodeSettings::Graph(settings) => self.graph_node(graph, &key, settings),
+                NodeSettings::Destination(destination) => self.destination(graph, &key, destination),
+            }
+        }
+        self.tell(graph, |report| Topology::of(graph, report).check());
+        self.tell(graph, |report| warn_of_loops(&graph.spec, report));
+    }
+
+    fn profile(&mut self, graph: &'a Resource<DataflowGraph>) {
+        let owner = graph.meta.owners.iter().find(|owner| owner.kind == "DataflowProfile");
+        match (&graph.spec.profile_ref, owner) {
+            (Some(name), _) => {
+                let _ = self.follow(graph, "spec.profileRef", name, "DataflowProfile", |r| &r.profiles, true);
+            }
+            (None, Some(owner)) => {
+                let (key, name) = ("metadata.ownerReferences", &owner.name);
+                let _ = self.follow(graph, key, name, "DataflowProfile", |r| &r.profiles, true);
+            }
+            (None, None) => {
+                let message = format!(
+                    "`spec.profileRef` is missing and no profile owns the graph; `{DEFAULT}` is used"
+                );
+                self.tell(graph, |report| report.warning(graph.position, "spec.profileRef", message));
+            }
+        }
+    }
+
+    /// Whether the endpoint is this broker; reported if it is not.
+    fn is_local(&mut self, graph: &'a Resource<DataflowGraph>, key: &str, name: &Located<String>) -> bool {
+        let list_of = |resources: &'a crate::resource::Resources| resources.endpoints.as_slice();
+        match self.follow::<DataflowEndpoint, _>(graph, key, name, "DataflowEndpoint", list_of, true) {
+            Found::BuiltIn => true,
+            Found::Nothing => false,
+            Found::Resource(endpoint) if endpoint.spec.is_local_broker() => true,
+            Found::Resource(endpoint) => {
+                let kind = endpoint.spec.settings.type_name();
+                let message = format!(
+                    "`{key}` names {}, which is not this broker: \
+                     {kind} endpoints elsewhere are not supported yet",
+                    endpoint.id
+                );
+                self.tell(graph, |report| report.error(name.position, key, message));
+                false
+            }
+        }
+    }
+
+    fn source(&mut self, graph: &'a Resource<DataflowGraph>, key: &str, source: &SourceSettings) {
+        let key = format!("{key}.sourceSettings");
+        if !self.is_local(graph, &format!("{key}.endpointRef"), &source.endpoint_ref) {
+            return;
+        }
+        self.tell(graph, |report| {
+            if source.data_sources.is_empty() {
+                let key = format!("{key}.dataSources");
+                report.error(
+                    source.endpoint_ref.position,
+                    &key,
+                    format!("`{key}` is empty; name a topic filter"),
+                );
+            }
+            for (index, filter) in source.data_sources.iter().enumerate() {
+                if let Err(fault) = TopicFilter::parse(filter) {
+                    let key = format!("{key}.dataSources[{index}]");
+                    let message = format!("`{key}` is {}, but {fault}", quoted(filter));
+                    report.error(filter.position, key, message);
+                }
+            }
+        });
+    }
+
+    fn graph_node(&mut self, graph: &'a Resource<DataflowGraph>, key: &str, settings: &GraphSettings) {
+        let key = format!("{key}.graphSettings");
+        let (at, name) = (format!("{key}.registryEndpointRef"), &settings.registry_endpoint_ref);
+        if let Found::Resource(registry) =
+            self.follow(graph, &at, name, "RegistryEndpoint", |r| &r.registries, true)
+        {
+            let method = registry.spec.authentication.method();
+            if !matches!(
+                registry.spec.authentication,
+                RegistryAuthentication::Anonymous(_) | RegistryAuthentication::ArtifactPullSecret(_)
+            ) {
+                let message =
+                    format!("`{at}` names {}, whose method {method} is not supported yet", registry.id);
+                self.tell(graph, |report| report.error(name.position, at, message));
+            }
+        }
+        let mut seen = BTreeSet::new();
+        for (index, parameter) in settings.configuration.iter().enumerate() {
+            if !seen.insert(parameter.key.as_str()) {
+                let key = format!("{key}.configuration[{index}].key");
+                let message = format!("the configuration key {} stands twice", quoted(&parameter.key));
+                self.tell(graph, |report| report.error(parameter.key.position, key, message));
+            }
+        }
+    }
+
+    fn destination(
+        &mut self,
+        graph: &'a Resource<DataflowGraph>,
+        key: &str,
+        destination: &DestinationSettings,
+    ) {
+        let key = format!("{key}.destinationSettings");
+        if !self.is_local(graph, &format!("{key}.endpointRef"), &destination.endpoint_ref) {
+            return;
+        }
+        let topic = &destination.data_destination;
+        if let Err(fault) = Template::parse(topic) {
+            let key = format!("{key}.dataDestination");
+            let message = format!("`{key}` is {}, but {fault}", quoted(topic));
+            self.tell(graph, |report| report.error(topic.position, key, message));
+        }
+    }
+}
+
+/// Warns where a graph subscribes to what it publishes.
+fn warn_of_loops(graph: &DataflowGraph, report: &mut Report) {
+    let filters: Vec<(&str, TopicFilter)> = graph
+        .nodes
+        .iter()
+        .filter_map(|node| match &node.settings {
+            NodeSettings::Source(source) => Some(&source.data_sources),
+            _ => None,
+        })
+        .flatten()
+        .filter_map(|text| Some((text.as_str(), TopicFilter::parse(text).ok()?)))
+        .collect();
+    for (index, node) in graph.nodes.iter().enumerate() {
+        let NodeSettings::Destination(destination) = &node.settings else { continue };
+        let topic = &destination.data_destination;
+        let Ok(template) = Template::parse(topic) else { continue };
+        let Some(name) = template.as_static() else { continue };
+        if let Some((text, _)) = filters.iter().find(|(_, filter)| filter.matches(name)) {
+            let key = format!("spec.nodes[{index}].destinationSettings.dataDestination");
+            let message = format!(
+                "a loop: the graph publishes to {}, which its own source {} matches",
+                quoted(name),
+                quoted(text)
+            );
+            report.warning(topic.position, key, message);
+        }
+    }
+}
+
+/// The name that the beginning of a connection means, and the arm of a branching graph, if any.
+pub(crate) fn connection_source(name: &str, is_node: impl Fn(&str) -> bool) -> (&str, Option<bool>) {
+    // A node may be called so itself.
+    if is_node(name) {
+        return (name, None);
+    }
+    for (suffix, arm) in [(".output.true", true), (".output.false", false)] {
+        if let Some(node) = name.strip_suffix(suffix) {
+            return (node, Some(arm));
+        }
+    }
+    (name, None)
+}
+
+/// More than this is no graph that somebody wrote, and the checks below take the square of it.
+const PARTS_MAX: usize = 1000;
+
+/// The connections of a graph, node by node.
+struct Topology<'g, 'r> {
+    graph: &'g DataflowGraph,
+    /// Where the graph begins in its file.
+    position: Position,
+    report: &'r mut Report,
+    /// Index of each node by name; the first of that name.
+    index: BTreeMap<&'g str, usize>,
+    /// Connections that are legal: from, to, where.
+    edges: Vec<(usize, usize, Position)>,
+}
+
+impl<'g, 'r> Topology<'g, 'r> {
+    fn of(graph: &'g Resource<DataflowGraph>, report: &'r mut Report) -> Self {
+        let (graph, position) = (&graph.spec, graph.position);
+        Self { graph, position, report, index: BTreeMap::new(), edges: Vec::new() }
+    }
+
+    fn check(mut self) {
+        let parts = self.graph.nodes.len().max(self.graph.node_connections.len());
+        if parts > PARTS_MAX {
+            let message = format!("a graph may have at most {PARTS_MAX} nodes and connections");
+            return self.report.error(self.position, "spec.nodes", message);
+        }
+        self.names();
+        self.presence();
+        for (index, connection) in self.graph.node_connections.iter().enumerate() {
+            self.connection(index, connection);
+        }
+        // A fault above makes faults below that would vanish with it.
+        if self.report.findings.is_empty() {
+            self.ends();
+            self.cycles();
+            self.shape();
+        }
+    }
+
+    fn error_at_node(&mut self, node: usize, message: String) {
+        let position = self.graph.nodes[node].name.position;
+        self.report.error(position, format!("spec.nodes[{node}].name"), message);
+    }
+
+    fn name(&self, node: usize) -> String {
+        quoted(&self.graph.nodes[node].name)
+    }
+
+    fn names(&mut self) {
+        for (number, node) in self.graph.nodes.iter().enumerate() {
+            if self.index.contains_key(node.name.as_str()) {
+                self.error_at_node(number, format!("the node name {} stands twice", self.name(number)));
+            } else {
+                self.index.insert(&node.name, number);
+            }
+        }
+    }
+
+    fn presence(&mut self) {
+        let has =
+            |wanted: fn(&NodeSettings) -> bool| self.graph.nodes.iter().any(|node| wanted(&node.settings));
+        let missing: Vec<_> = [
+            ("Source", has(|s| matches!(s, NodeSettings::Source(_)))),
+            ("Graph", has(|s| matches!(s, NodeSettings::Graph(_)))),
+            ("Destination", has(|s| matches!(s, NodeSettings::Destination(_)))),
+        ]
+        .into_iter()
+        .filter(|(_, present)| !present)
+        .map(|(name, _)| name)
+        .collect();
+        if !missing.is_empty() {
+            let position = self.graph.nodes.first().map_or(self.position, |node| node.name.position);
+            let message = format!("the graph has no node of type {}", list(missing));
+            self.report.error(position, "spec.nodes", message);
+        }
+    }
+
+    fn connection(&mut self, number: usize, connection: &'g NodeConnection) {
+        let key = |end: &str| format!("spec.nodeConnections[{number}].{end}.name");
+        let (from, arm) = connection_source(&connection.from.name, |name| self.index.contains_key(name));
+        let position = connection.from.name.position;
+        let from = self.node(key("from"), from, position);
+        let to = self.node(key("to"), &connection.to.name, connection.to.name.position);
+        let (Some(from), Some(to)) = (from, to) else { return };
+        let ends = (&self.graph.nodes[from].settings, &self.graph.nodes[to].settings);
+        if arm.is_some() && !matches!(ends.0, NodeSettings::Graph(_)) {
+            let message = format!("{} is no Graph node and has no `.output.…`", self.name(from));
+            return self.report.error(position, key("from"), message);
+        }
+        let legal = matches!(
+            ends,
+            (NodeSettings::Source(_) | NodeSettings::Graph(_), NodeSettings::Graph(_))
+                | (NodeSettings::Graph(_), NodeSettings::Destination(_))
+        );
+        if !legal {
+            let (from, to) = (describe(ends.0), describe(ends.1));
+            let message = format!(
+                "a {from} cannot be connected to a {to}; the way is from Source by Graph to Destination"
+            );
+            return self.report.error(position, key("from"), message);
+        }
+        if self.edges.iter().any(|edge| (edge.0, edge.1) == (from, to)) && arm.is_none() {
+            let message = format!("{} and {} are connected twice", self.name(from), self.name(to));
+            return self.report.error(position, key("from"), message);
+        }
+        self.edges.push((from, to, position));
+    }
+
+    fn node(&mut self, key: String, name: &str, position: Position) -> Option<usize> {
+        if let Some(index) = self.index.get(name) {
+            return Some(*index);
+        }
+        let known = list(self.index.keys());
+        let message =
+            format!("`{key}` names the node {}, which does not exist; known are {known}", quoted(name));
+        self.report.error(position, key, message);
+        None
+    }
+
+    /// Every node must lie on a way from a source to a destination.
+    fn ends(&mut self) {
+        for node in 0..self.graph.nodes.len() {
+            let has_input = self.edges.iter().any(|edge| edge.1 == node);
+            let has_output = self.edges.iter().any(|edge| edge.0 == node);
+            let settings = &self.graph.nodes[node].settings;
+            if !has_input && !matches!(settings, NodeSettings::Source(_)) {
+                self.error_at_node(node, format!("no connection leads to the node {}", self.name(node)));
+            }
+            if !has_output && !matches!(settings, NodeSettings::Destination(_)) {
+                self.error_at_node(node, format!("no connection leads from the node {}", self.name(node)));
+            }
+        }
+    }
+
+    /// Graph nodes may be chained, but not to themselves.
+    fn cycles(&mut self) {
+        let mut open: Vec<_> = self.edges.clone();
+        loop {
+            // Edges into nodes that nothing leads on from are on no cycle.
+            let leading: BTreeSet<_> = open.iter().map(|edge| edge.0).collect();
+            let before = open.len();
+            open.retain(|edge| leading.contains(&edge.1));
+            if open.len() == before {
+                break;
+            }
+        }
+        let entered: BTreeSet<_> = open.iter().map(|edge| edge.1).collect();
+        if let Some(edge) = open.iter().find(|edge| entered.contains(&edge.0)) {
+            let message = format!("the connection from {} closes a cycle", self.name(edge.0));
+            self.report.error(edge.2, "spec.nodeConnections", message);
+        }
+    }
+
+    /// Sources that lead into one chain of graphs to one destination run now; other shapes come later.
+    fn shape(&mut self) {
+        for node in 0..self.graph.nodes.len() {
+            let outputs = self.edges.iter().filter(|edge| edge.0 == node).count();
+            if outputs > 1 {
+                let message =
+                    format!("more than one connection leads from {}: not supported yet", self.name(node));
+                self.error_at_node(node, message);
+            }
+            let inputs = self.edges.iter().filter(|edge| edge.1 == node);
+            let graphs = inputs.clone().filter(|edge| self.is_graph(edge.0)).count();
+            if graphs > 1 || (graphs == 1 && inputs.count() > 1) {
+                let message =
+                    format!("more than one connection leads to {}: not supported yet", self.name(node));
+                self.error_at_node(node, message);
+            }
+        }
+        let heads: BTreeSet<_> =
+            self.edges.iter().filter(|edge| !self.is_graph(edge.0)).map(|edge| edge.1).collect();
+        if let Some(second) = heads.into_iter().nth(1) {
+            let message = format!("a second chain begins at {}: not supported yet", self.name(second));
+            self.error_at_node(second, message);
+        }
+    }
+
+    fn is_graph(&self, node: usize) -> bool {
+        matches!(self.graph.nodes[node].settings, NodeSettings::Graph(_))
+    }
+}
+
+fn describe(settings: &NodeSettings) -> &'static str {
+    match settings {
+        NodeSettings::Source(_) => "Source",
+        NodeSettings::Graph(_) => "Graph",
+        NodeSettings::Destination(_) => "Destination",
+    }
+}

@@ -1,0 +1,269 @@
+//! What is accepted but does not work yet: one table, from which later work removes rows.
+
+use crate::finding::{Position, Report, Severity};
+use crate::read::Path;
+use crate::yaml::{Node, Value};
+
+/// One field whose work comes later.
+struct Pending {
+    kind: &'static str,
+    /// The way to the field; `[]` stands for every item of a list.
+    key: &'static [&'static str],
+    /// Which values would change what happens.
+    when: When,
+    /// What becomes of a resource that sets it.
+    effect: Effect,
+    /// What is missing, in words that follow a colon.
+    why: &'static str,
+}
+
+enum When {
+    /// Anything but empty.
+    Set,
+    /// A scalar other than this default, in any case.
+    Not(&'static str),
+    /// One of these.
+    OneOf(&'static [&'static str]),
+    /// A text with this in it.
+    Contains(&'static str),
+}
+
+enum Effect {
+    /// The resource is used without it.
+    Ignored,
+    /// The resource is not used: without it, it would do something else than it says.
+    Refused,
+}
+
+use Effect::{Ignored, Refused};
+use When::{Contains, Not, OneOf, Set};
+
+const fn row(
+    kind: &'static str,
+    key: &'static [&'static str],
+    when: When,
+    effect: Effect,
+    why: &'static str,
+) -> Pending {
+    Pending { kind, key, when, effect, why }
+}
+
+const GRAPH: &str = "DataflowGraph";
+const ENDPOINT: &str = "DataflowEndpoint";
+const PROFILE: &str = "DataflowProfile";
+const REGISTRY: &str = "RegistryEndpoint";
+const BROKER: &str = "Broker";
+
+/// Every field whose work comes later.
+static PENDING: &[Pending] = &[
+    row(
+        GRAPH,
+        &["metadata", "annotations", "forebay.dev/inline-budget"],
+        Set,
+        Ignored,
+        "the default budget holds",
+    ),
+    row(
+        GRAPH,
+        &["metadata", "annotations", "forebay.dev/dead-letter-topic"],
+        Set,
+        Ignored,
+        "failed messages are dropped and counted",
+    ),
+    row(
+        GRAPH,
+        &["spec", "requestDiskPersistence"],
+        Not("Disabled"),
+        Ignored,
+        "the sources' messages are kept in memory only",
+    ),
+    row(
+        GRAPH,
+        &["spec", "nodes", "[]", "sourceSettings", "assetRef"],
+        Set,
+        Ignored,
+        "no schema is taken from the asset",
+    ),
+    row(GRAPH, &["spec", "nodes", "[]", "destinationSettings", "headers"], Set, Refused, "header actions"),
+    row(
+        GRAPH,
+        &["spec", "nodes", "[]", "destinationSettings", "outputSchemaSettings"],
+        Set,
+        Refused,
+        "output in Parquet or Delta",
+    ),
+    row(
+        GRAPH,
+        &["spec", "nodeConnections", "[]", "from", "name"],
+        Contains(".output."),
+        Refused,
+        "graph artifacts with two outputs",
+    ),
+    row(
+        GRAPH,
+        &["spec", "nodeConnections", "[]", "from", "schema", "schemaRef"],
+        Set,
+        Ignored,
+        "messages are not validated against the schema",
+    ),
+    row(
+        GRAPH,
+        &["spec", "nodeConnections", "[]", "from", "schema", "serializationFormat"],
+        Not("Json"),
+        Ignored,
+        "messages are passed on as they came",
+    ),
+    row(GRAPH, &["spec", "fileStores"], Set, Refused, "files for graph nodes"),
+    row(ENDPOINT, &["spec", "endpointType"], Not("Mqtt"), Ignored, "endpoints other than this broker"),
+    row(ENDPOINT, &["spec", "mqttSettings", "clientIdPrefix"], Set, Ignored, "graphs have no client id"),
+    row(
+        ENDPOINT,
+        &["spec", "mqttSettings", "maxInflightMessages"],
+        Not("100"),
+        Ignored,
+        "the default limit holds",
+    ),
+    row(
+        ENDPOINT,
+        &["spec", "mqttSettings", "qos"],
+        Not("1"),
+        Ignored,
+        "messages keep the QoS they came with",
+    ),
+    row(
+        ENDPOINT,
+        &["spec", "mqttSettings", "sessionExpirySeconds"],
+        Not("600"),
+        Ignored,
+        "graphs keep their subscription as long as they run",
+    ),
+    row(ENDPOINT, &["spec", "mqttSettings", "retain"], Not("Keep"), Refused, "clearing the retain flag"),
+    row(ENDPOINT, &["spec", "mqttSettings", "cloudEventAttributes"], Set, Refused, "CloudEvents attributes"),
+    row(PROFILE, &["spec", "instanceCount"], Not("1"), Ignored, "each graph has one instance"),
+    row(
+        PROFILE,
+        &["spec", "diagnostics", "logs", "level"],
+        Not("info"),
+        Ignored,
+        "the level is set when starting",
+    ),
+    row(
+        PROFILE,
+        &["spec", "diagnostics", "metrics", "prometheusPort"],
+        Set,
+        Ignored,
+        "metrics are served on the admin address",
+    ),
+    row(PROFILE, &["spec", "diagnostics", "debuggingSettings"], Set, Ignored, "no messages are copied"),
+    row(
+        REGISTRY,
+        &["spec", "authentication", "method"],
+        OneOf(&["SystemAssignedManagedIdentity", "UserAssignedManagedIdentity"]),
+        Ignored,
+        "managed identities; use `ArtifactPullSecret` or `Anonymous`",
+    ),
+    row(REGISTRY, &["spec", "trustSettings"], Set, Refused, "checking signatures"),
+    row(REGISTRY, &["spec", "codeSigningCas"], Set, Refused, "checking signatures"),
+    row(BROKER, &["spec", "cardinality"], Set, Ignored, "one process serves everything"),
+    row(BROKER, &["spec", "memoryProfile"], Not("Medium"), Ignored, "the default limits hold"),
+    row(BROKER, &["spec", "advanced", "clients"], Set, Ignored, "the default limits hold"),
+    row(BROKER, &["spec", "diskBackedMessageBuffer"], Set, Ignored, "queues stay in memory"),
+    row(
+        BROKER,
+        &["spec", "diagnostics", "logs", "level"],
+        Not("info"),
+        Ignored,
+        "the level is set when starting",
+    ),
+    row(
+        BROKER,
+        &["spec", "diagnostics", "metrics", "prometheusPort"],
+        Set,
+        Ignored,
+        "metrics are served on the admin address",
+    ),
+    row(BROKER, &["spec", "diagnostics", "selfCheck"], Set, Ignored, "the broker does not probe itself"),
+    row(BROKER, &["spec", "diagnostics", "traces"], Set, Ignored, "no traces are made"),
+    row(
+        BROKER,
+        &["spec", "highPriorityMessagesBackpressureHandling"],
+        Not("Accept"),
+        Ignored,
+        "all messages have one priority",
+    ),
+    row(BROKER, &["spec", "persistence"], Set, Ignored, "everything is kept in memory only"),
+    row("BrokerListener", &["spec", "ports"], Set, Ignored, "listeners are given when starting"),
+    row(
+        "BrokerAuthentication",
+        &["spec", "authenticationMethods"],
+        Set,
+        Ignored,
+        "clients are not authenticated",
+    ),
+    row(
+        "BrokerAuthorization",
+        &["spec", "authorizationPolicies"],
+        Set,
+        Ignored,
+        "every client may do everything",
+    ),
+];
+
+/// Reports the fields of a resource that do not work yet.
+pub(crate) fn report_pending(kind: &str, document: &Node, report: &mut Report) {
+    for pending in PENDING.iter().filter(|pending| pending.kind == kind) {
+        visit(pending, pending.key, document, document.position, &Path::ROOT, report);
+    }
+}
+
+fn visit(
+    pending: &Pending,
+    way: &[&'static str],
+    node: &Node,
+    position: Position,
+    path: &Path<'_>,
+    report: &mut Report,
+) {
+    match (way, &node.value) {
+        ([], _) if pending.when.holds(node) => pending.tell(position, path, report),
+        (["[]", rest @ ..], Value::List(items)) => {
+            for (index, item) in items.iter().enumerate() {
+                visit(pending, rest, item, item.position, &path.item(index), report);
+            }
+        }
+        ([name, rest @ ..], Value::Map(entries)) => {
+            if let Some((key, value)) = entries.iter().find(|(key, _)| key.name == *name) {
+                visit(pending, rest, value, key.position, &path.key(name), report);
+            }
+        }
+        _ => {}
+    }
+}
+
+impl Pending {
+    fn tell(&self, position: Position, path: &Path<'_>, report: &mut Report) {
+        let why = self.why;
+        let (severity, message) = match self.effect {
+            Ignored => (Severity::NotInEffect, format!("`{path}` is accepted, but not yet in effect: {why}")),
+            Refused => (Severity::Error, format!("`{path}` is not supported yet: {why}")),
+        };
+        report.add(severity, position, path, message);
+    }
+}
+
+impl When {
+    fn holds(&self, node: &Node) -> bool {
+        let text = match &node.value {
+            Value::Null => return false,
+            Value::List(items) => return !items.is_empty(),
+            Value::Map(entries) => return !entries.is_empty(),
+            Value::Bool(_, text) | Value::Int(_, text) | Value::Float(text) | Value::String(text) => text,
+        };
+        match self {
+            Set => true,
+            Not(default) => !text.eq_ignore_ascii_case(default),
+            OneOf(values) => values.contains(&text.as_str()),
+            Contains(part) => text.contains(part),
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! `metadata`: names, and this product's own settings among the annotations.
+
+use super::common::{parse_bytes, parse_duration, parsed};
+use crate::finding::{Report, quoted};
+use crate::read::{Decode, Fields, Located, Path, Unread, mismatch, record};
+use crate::suggest::nearest;
+use crate::topic::check_topic;
+use crate::yaml::{Key, Node, Value};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// The namespace of resources that name none: AIO's own.
+pub const DEFAULT_NAMESPACE: &str = "azure-iot-operations";
+
+/// What Kubernetes itself writes into `metadata`; accepted and ignored.
+const MANAGED: &[&str] = &[
+    "uid",
+    "resourceVersion",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "managedFields",
+    "generation",
+    "selfLink",
+    "finalizers",
+];
+
+/// The metadata of a resource.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Metadata {
+    /// The name.
+    pub name: Located<String>,
+    /// The namespace; [`DEFAULT_NAMESPACE`] when none is named.
+    pub namespace: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations other than `forebay.dev/…`.
+    pub annotations: BTreeMap<String, String>,
+    /// What owns the resource.
+    pub owners: Vec<OwnerReference>,
+    /// This product's own settings, from the annotations `forebay.dev/…`.
+    pub settings: Settings,
+}
+
+record! {
+    /// What owns a resource.
+    pub struct OwnerReference {
+        /// The `apiVersion` of the owner.
+        api_version: String = "apiVersion" required(),
+        /// The kind of the owner.
+        kind: String = "kind" required(),
+        /// The name of the owner.
+        name: Located<String> = "name" required(),
+        /// The id of the owner.
+        uid: Option<String> = "uid" optional(),
+        /// For Kubernetes only.
+        controller: Option<Unread> = "controller" optional(),
+        /// For Kubernetes only.
+        block_owner_deletion: Option<Unread> = "blockOwnerDeletion" optional(),
+    }
+}
+
+/// This product's own settings of one resource, from the annotations `forebay.dev/…`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// `forebay.dev/call-deadline` of a graph: the longest that one call of an operator may take.
+    pub call_deadline: Option<Duration>,
+    /// `forebay.dev/inline-budget` of a graph: the longest that a call may hold up a connection.
+    pub inline_budget: Option<Duration>,
+    /// `forebay.dev/memory-limit` of a graph: the memory of one operator, in bytes.
+    pub memory_limit: Option<u64>,
+    /// `forebay.dev/dead-letter-topic` of a graph: where messages go that cannot be processed.
+    pub dead_letter_topic: Option<String>,
+    /// `forebay.dev/plain-http` of a registry: HTTP without TLS, also off loopback.
+    pub plain_http: bool,
+}
+
+const OWN_PREFIX: &str = "forebay.dev/";
+
+/// The annotations that each kind knows.
+const OWN: &[(&str, &[&str])] = &[
+    (
+        "DataflowGraph",
+        &[
+            "forebay.dev/call-deadline",
+            "forebay.dev/inline-budget",
+            "forebay.dev/memory-limit",
+            "forebay.dev/dead-letter-topic",
+        ],
+    ),
+    ("RegistryEndpoint", &["forebay.dev/plain-http"]),
+];
+
+impl Metadata {
+    /// Reads `metadata` of a resource of that kind.
+    pub(crate) fn from_fields(kind: &str, document: &mut Fields<'_>) -> Option<Self> {
+        let path = document.path().key("metadata");
+        let Some(node) = document.node("metadata") else {
+            return document.required::<Unread>("metadata").and(None);
+        };
+        let mut fields = Fields::open(node, &path, document.report)?;
+        fields.ignore(MANAGED);
+        let name = fields.required::<Located<String>>("name");
+        let name = name.and_then(|name| check_name(kind, name, &path.key("name"), fields.report));
+        let namespace = fields.or("namespace", DEFAULT_NAMESPACE.to_owned());
+        let labels = fields.or("labels", BTreeMap::new());
+        let owners = fields.or("ownerReferences", Vec::new());
+        let annotations = match fields.node("annotations") {
+            Some(node) => read_annotations(kind, node, &path.key("annotations"), fields.report),
+            None => Some((BTreeMap::new(), Settings::default())),
+        };
+        fields.close()?;
+        let (annotations, settings) = annotations?;
+        let (namespace, labels, owners) = (namespace?, labels?, owners?);
+        Some(Self { name: name?, namespace, labels, annotations, owners, settings })
+    }
+}
+
+/// Checks a name: AIO's rule (AIO.md §5), or that of Kubernetes for its own kinds.
+fn check_name(
+    kind: &str,
+    name: Located<String>,
+    path: &Path<'_>,
+    report: &mut Report,
+) -> Option<Located<String>> {
+    let edge = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let edges = edge(name.bytes().next()) && edge(name.bytes().last());
+    let inner = |dot: bool| {
+        name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || (dot && b == b'.'))
+    };
+    let (right, rule) = match kind {
+        "Secret" | "ConfigMap" => (
+            edges && inner(true) && name.len() <= 253,
+            "must be at most 253 lower-case letters, digits, `-` or `.`, with a letter or digit at both ends",
+        ),
+        _ => (
+            edges && inner(false) && (3..=63).contains(&name.len()),
+            "must be 3 to 63 lower-case letters, digits or `-`, with a letter or digit at both ends",
+        ),
+    };
+    if !right {
+        report.error(name.position, path, format!("`{path}` is {}, but {rule}", quoted(&name)));
+        return None;
+    }
+    Some(name)
+}
+
+fn read_annotations(
+    kind: &str,
+    node: &Node,
+    path: &Path<'_>,
+    report: &mut Report,
+) -> Option<(BTreeMap<String, String>, Settings)> {
+    let Value::Map(entries) = &node.value else {
+        mismatch(node, path, report, "a mapping");
+        return None;
+    };
+    let mut clean = true;
+    let mut annotations = BTreeMap::new();
+    let mut settings = Settings::default();
+    for (key, value) in entries {
+        let path = path.key(&key.name);
+        let text = if key.name.starts_with(OWN_PREFIX) {
+            read_setting(kind, key, value, &path, report, &mut settings).map(|()| None)
+        } else {
+            String::decode(value, &path, report).map(Some)
+        };
+        match text {
+            Some(Some(text)) => drop(annotations.insert(key.name.clone(), text)),
+            Some(None) => {}
+            None => clean = false,
+        }
+    }
+    clean.then_some((annotations, settings))
+}
+
+fn read_setting(
+    kind: &str,
+    key: &Key,
+    value: &Node,
+    path: &Path<'_>,
+    report: &mut Report,
+    settings: &mut Settings,
+) -> Option<()> {
+    let known = OWN.iter().find(|(name, _)| *name == kind).map_or(&[][..], |(_, known)| known);
+    if !known.contains(&key.name.as_str()) {
+        let hint = match nearest(&key.name, known.iter().copied()) {
+            Some(known) => format!(", did you mean `{known}`?"),
+            None => String::new(),
+        };
+        let message = format!("unknown annotation {} for {kind}{hint}", quoted(&key.name));
+        report.error(key.position, path, message);
+        return None;
+    }
+    let text = String::decode(value, path, report)?;
+    let result = apply(&key.name, &text, settings);
+    parsed(result, &text, value.position, path, report)
+}
+
+fn apply(key: &str, text: &str, settings: &mut Settings) -> Result<(), String> {
+    let positive = |duration: Duration| match duration {
+        Duration::ZERO => Err("must be longer than nothing".to_owned()),
+        _ => Ok(duration),
+    };
+    match key.strip_prefix(OWN_PREFIX).unwrap_or_default() {
+        "call-deadline" => settings.call_deadline = Some(parse_duration(text).and_then(positive)?),
+        "inline-budget" => settings.inline_budget = Some(parse_duration(text)?),
+        "memory-limit" => {
+            settings.memory_limit = match parse_bytes(text)? {
+                // A component cannot even begin with less than one page of WebAssembly memory.
+                0..65_536 => return Err("must be at least 64KiB".to_owned()),
+                bytes => Some(bytes),
+            }
+        }
+        "dead-letter-topic" => {
+            check_topic(text)?;
+            settings.dead_letter_topic = Some(text.to_owned());
+        }
+        "plain-http" => {
+            settings.plain_http = match text {
+                "true" => true,
+                "false" => false,
+                _ => return Err("must be \"true\" or \"false\"".to_owned()),
+            }
+        }
+        _ => return Err("is not known".to_owned()),
+    }
+    Ok(())
+}

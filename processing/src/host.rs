@@ -1,0 +1,180 @@
+//! wasmtime, behind one door: the engine, the linker, and what each guest's store holds.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use wasmtime::component::{Linker, ResourceTable};
+use wasmtime::{Config, Engine, ResourceLimiter};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+
+use crate::limits::Limits;
+use crate::state_store::StateStore;
+use crate::ticker::{self, Running};
+
+/// Bytes that a guest holds by handle.
+#[derive(Debug, Clone)]
+pub struct Buffer(pub Bytes);
+
+/// Called when a guest has held its caller up for longer than the inline budget.
+pub type OnOverrun = Arc<dyn Fn() + Send + Sync>;
+
+/// What the host needs from the one who embeds it.
+#[derive(Clone, Default)]
+pub struct Options {
+    /// See [`OnOverrun`]. It may be called many times during one call.
+    pub on_overrun: Option<OnOverrun>,
+}
+
+/// The host cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// wasmtime refuses its configuration, or what is linked clashes.
+    #[error("WebAssembly cannot be set up: {0:#}")]
+    Setup(#[from] wasmtime::Error),
+    /// No thread for the epochs.
+    #[error("no thread is to be had: {0}")]
+    Thread(#[from] io::Error),
+}
+
+/// One per process: compiles components and links them to what guests may use.
+#[derive(Clone)]
+pub struct Host {
+    pub(crate) engine: Engine,
+    pub(crate) linker: Arc<Linker<State>>,
+    pub(crate) running: Running,
+    pub(crate) on_overrun: Option<OnOverrun>,
+    pub(crate) state_store: Arc<StateStore>,
+}
+
+impl Host {
+    /// Sets wasmtime up.
+    ///
+    /// # Errors
+    /// wasmtime's own, and no thread being to be had.
+    pub fn new(options: Options) -> Result<Self, HostError> {
+        let engine = Engine::new(&config())?;
+        let mut linker = Linker::new(&engine);
+        crate::wasi::link(&mut linker)?;
+        crate::imports::link(&mut linker)?;
+        let running = ticker::start(&engine)?;
+        let Options { on_overrun } = options;
+        let state_store = Arc::new(StateStore::default());
+        Ok(Self { engine, linker: Arc::new(linker), running, on_overrun, state_store })
+    }
+
+    /// The store behind the guests' state-store import.
+    pub fn state_store(&self) -> &Arc<StateStore> {
+        &self.state_store
+    }
+}
+
+fn config() -> Config {
+    let mut config = Config::new();
+    config.epoch_interruption(true);
+    config.wasm_component_model(true);
+    config.concurrency_support(false);
+    // A guest's crash is reported by its message; frames are of no use to the one who reads the log.
+    config.wasm_backtrace_max_frames(None);
+    config
+}
+
+/// Who a guest is, for its log lines and metrics.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// The DataflowGraph.
+    pub graph: Arc<str>,
+    /// The operation.
+    pub operation: Arc<str>,
+}
+
+/// What a guest's store holds.
+pub struct State {
+    wasi: WasiCtx,
+    /// Handles of WASI resources and of buffers.
+    pub(crate) table: ResourceTable,
+    pub(crate) identity: Identity,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) state_store: Arc<StateStore>,
+    pub(crate) log: crate::imports::LogBudget,
+    pub(crate) metrics: crate::imports::GuestMetrics,
+    /// The limiter refused memory during the call under way.
+    pub(crate) memory_refused: bool,
+    pub(crate) call: Call,
+    on_overrun: Option<OnOverrun>,
+}
+
+/// The call under way, as the epochs see it.
+#[derive(Debug, Default)]
+pub(crate) struct Call {
+    /// When the first epoch ended; the call itself is a little older.
+    first_tick: Option<Instant>,
+    max: Duration,
+    /// The call was ended for taking too long.
+    pub(crate) overdue: bool,
+}
+
+impl State {
+    pub(crate) fn new(host: &Host, identity: Identity, limits: Arc<Limits>) -> Self {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(limits.handles_max);
+        Self {
+            wasi: WasiCtx::builder().build(),
+            table,
+            log: crate::imports::LogBudget::new(limits.log_lines_per_second_max),
+            metrics: crate::imports::GuestMetrics::new(limits.metrics_max),
+            identity,
+            limits,
+            state_store: Arc::clone(&host.state_store),
+            memory_refused: false,
+            call: Call::default(),
+            on_overrun: host.on_overrun.clone(),
+        }
+    }
+
+    /// A call begins that may take `max`.
+    pub(crate) fn begin_call(&mut self, max: Duration) {
+        self.call = Call { first_tick: None, max, overdue: false };
+        self.memory_refused = false;
+    }
+
+    /// The longest that a guest may wait inside a host function.
+    pub(crate) fn longest_wait(&self) -> Duration {
+        self.call.max
+    }
+
+    /// An epoch ended during a call. False when the call must end, too.
+    pub(crate) fn tick(&mut self) -> bool {
+        let now = Instant::now();
+        let elapsed = now - *self.call.first_tick.get_or_insert(now);
+        if elapsed >= self.call.max {
+            self.call.overdue = true;
+            return false;
+        }
+        if elapsed >= self.limits.inline_budget
+            && let Some(on_overrun) = &self.on_overrun
+        {
+            on_overrun();
+        }
+        true
+    }
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl ResourceLimiter for State {
+    fn memory_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let allowed = desired <= self.limits.memory_bytes_max;
+        self.memory_refused |= !allowed;
+        Ok(allowed)
+    }
+
+    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(desired <= self.limits.table_elements_max)
+    }
+}

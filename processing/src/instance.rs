@@ -1,0 +1,261 @@
+//! One operation's operator: an instance of its module, initialised once, and begun anew when it crashed.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use processing_core::graph::Kind;
+use processing_core::item::Data;
+use processing_core::operator::{Operator, OperatorError};
+use processing_core::time::Hlc;
+use wasmtime::component::{ComponentNamedList, Lift, Lower, TypedFunc};
+use wasmtime::{Store, UpdateDeadline};
+
+use crate::bindings::wasm_graph::processor::hybrid_logical_clock::HybridLogicalClock;
+use crate::bindings::wasm_graph::processor::types::{DataModel, Error, ModuleConfiguration};
+use crate::host::{Host, Identity, State};
+use crate::lift::{lift, lower, lower_time};
+use crate::limits::Limits;
+use crate::module::{Exports, Module, ModuleError};
+
+/// The first wait before a crashed operator is begun anew; doubles with each crash in a row.
+const BACK_OFF_MIN: Duration = Duration::from_millis(10);
+/// The longest.
+const BACK_OFF_MAX: Duration = Duration::from_secs(10);
+
+/// An operation cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The module is not one for this operation.
+    #[error(transparent)]
+    Module(#[from] ModuleError),
+    /// The component cannot be instantiated.
+    #[error("it cannot be instantiated: {0}")]
+    Instantiate(String),
+    /// `init` said false.
+    #[error("its init returned false: it refuses its configuration")]
+    Refused,
+    /// `init` crashed or took too long.
+    #[error("its init failed: {0}")]
+    Init(OperatorError),
+}
+
+/// An operation's operator.
+pub struct Instance {
+    host: Host,
+    module: Module,
+    kind: Kind,
+    exports: Exports,
+    identity: Identity,
+    limits: Arc<Limits>,
+    configuration: Vec<(String, String)>,
+    live: Option<Live>,
+    crashes: u32,
+    again_at: Option<Instant>,
+}
+
+type Process<A, R> = TypedFunc<A, (Result<R, Error>,)>;
+
+/// `process`, by kind.
+enum Function {
+    Map(Process<(DataModel,), DataModel>),
+    Filter(Process<(DataModel,), bool>),
+    Branch(Process<(HybridLogicalClock, DataModel), bool>),
+}
+
+struct Live {
+    store: Store<State>,
+    function: Function,
+}
+
+impl Instance {
+    /// Instantiates `module` for an operation and calls its `init`.
+    ///
+    /// # Errors
+    /// A module that does not fit, and an `init` that fails or refuses.
+    pub fn start(
+        host: &Host,
+        module: &Module,
+        kind: Kind,
+        identity: Identity,
+        limits: Arc<Limits>,
+        configuration: Vec<(String, String)>,
+    ) -> Result<Self, StartError> {
+        let exports = module.exports(kind)?;
+        let mut instance = Self {
+            host: host.clone(),
+            module: module.clone(),
+            kind,
+            exports,
+            identity,
+            limits,
+            configuration,
+            live: None,
+            crashes: 0,
+            again_at: None,
+        };
+        instance.live = Some(instance.begin()?);
+        Ok(instance)
+    }
+
+    fn begin(&self) -> Result<Live, StartError> {
+        let failed = |error: wasmtime::Error| StartError::Instantiate(format!("{error:#}"));
+        let state = State::new(&self.host, self.identity.clone(), Arc::clone(&self.limits));
+        let mut store = Store::new(&self.host.engine, state);
+        store.limiter(|state| state);
+        store.epoch_deadline_callback(|mut context| {
+            Ok(match context.data_mut().tick() {
+                true => UpdateDeadline::Continue(1),
+                false => UpdateDeadline::Interrupt,
+            })
+        });
+        let (limits, running) = (&self.limits, self.host.running.clone());
+        let _running = running.enter();
+        store.data_mut().begin_call(limits.init_max);
+        store.set_epoch_deadline(1);
+        let linked = self.module.pre.instantiate(&mut store).map_err(failed)?;
+        let init: TypedFunc<(&ModuleConfiguration,), (bool,)> =
+            linked.get_typed_func(&mut store, self.exports.init).map_err(failed)?;
+        let process = self.exports.process;
+        let function = match self.kind {
+            Kind::Filter => Function::Filter(linked.get_typed_func(&mut store, process).map_err(failed)?),
+            Kind::Branch => Function::Branch(linked.get_typed_func(&mut store, process).map_err(failed)?),
+            _ => Function::Map(linked.get_typed_func(&mut store, process).map_err(failed)?),
+        };
+        let configuration =
+            ModuleConfiguration { properties: self.configuration.clone(), module_schemas: Vec::new() };
+        match init.call(&mut store, (&configuration,)) {
+            Ok((true,)) => Ok(Live { store, function }),
+            Ok((false,)) => Err(StartError::Refused),
+            Err(error) => Err(StartError::Init(cause(&store, &error, limits, limits.init_max))),
+        }
+    }
+
+    /// The live instance; begun anew when the wait after a crash is over.
+    fn live(&mut self) -> Result<&mut Live, OperatorError> {
+        if self.live.is_none() {
+            if self.again_at.is_some_and(|at| Instant::now() < at) {
+                return Err(OperatorError::Unavailable("it is started again in a moment".to_owned()));
+            }
+            match self.begin() {
+                Ok(live) => {
+                    self.live = Some(live);
+                    self.count("restarted");
+                }
+                Err(error) => {
+                    tracing::error!(graph = %self.identity.graph, operation = %self.identity.operation,
+                        "the operator cannot be started again: {error}");
+                    self.wait();
+                }
+            }
+        }
+        self.live
+            .as_mut()
+            .ok_or_else(|| OperatorError::Unavailable("it could not be started again".to_owned()))
+    }
+
+    fn wait(&mut self) {
+        let wait = BACK_OFF_MIN.saturating_mul(1 << self.crashes.min(16)).min(BACK_OFF_MAX);
+        self.crashes = self.crashes.saturating_add(1);
+        self.again_at = Some(Instant::now() + wait);
+    }
+
+    fn count(&self, what: &'static str) {
+        metrics::counter!("forebay_operator_instances_total", "dataflow_id" => self.identity.graph.to_string(),
+            "operation" => self.identity.operation.to_string(), "event" => what)
+        .increment(1);
+    }
+
+    /// Makes one call; after a crash the instance is gone.
+    fn call<T>(
+        &mut self,
+        call: impl FnOnce(&mut Live) -> wasmtime::Result<Result<T, Error>>,
+    ) -> Result<T, OperatorError> {
+        let running = self.host.running.clone();
+        let limits = Arc::clone(&self.limits);
+        let max = limits.call_max;
+        let live = self.live()?;
+        live.store.data_mut().begin_call(max);
+        live.store.set_epoch_deadline(1);
+        let result = {
+            let _running = running.enter();
+            call(live)
+        };
+        match result {
+            Ok(result) => {
+                self.crashes = 0;
+                result.map_err(|error| OperatorError::Failed(error.message))
+            }
+            Err(error) => {
+                let cause = cause(&live.store, &error, &limits, max);
+                tracing::error!(graph = %self.identity.graph, operation = %self.identity.operation,
+                    "the operator is ended: {cause}");
+                self.live = None;
+                self.wait();
+                self.count(cause.reason());
+                metrics::counter!("aio_dataflow_graph_module_exit", "dataflow_id" => self.identity.graph.to_string())
+                    .increment(1);
+                Err(cause)
+            }
+        }
+    }
+}
+
+fn cause(store: &Store<State>, error: &wasmtime::Error, limits: &Limits, max: Duration) -> OperatorError {
+    let state = store.data();
+    if state.call.overdue {
+        return OperatorError::Deadline(max);
+    }
+    if state.memory_refused {
+        return OperatorError::Memory(limits.memory_bytes_max);
+    }
+    let message = error.root_cause().to_string();
+    OperatorError::Trapped { message, backtrace: Vec::new() }
+}
+
+/// Calls `process` and does what the canonical ABI wants done afterwards.
+fn process<A, R>(
+    store: &mut Store<State>,
+    function: &Process<A, R>,
+    arguments: A,
+) -> wasmtime::Result<Result<R, Error>>
+where
+    A: ComponentNamedList + Lower + Send + Sync + 'static,
+    R: Send + Sync + 'static,
+    (Result<R, Error>,): ComponentNamedList + Lift + Send + Sync + 'static,
+{
+    let (result,) = function.call(&mut *store, arguments)?;
+    Ok(result)
+}
+
+fn wrong_kind<T>() -> wasmtime::Result<Result<T, Error>> {
+    Err(wasmtime::Error::msg("the engine called an operator of another kind"))
+}
+
+impl Operator for Instance {
+    fn map(&mut self, data: Data) -> Result<Data, OperatorError> {
+        self.call(|Live { store, function }| {
+            let Function::Map(function) = function else { return wrong_kind() };
+            let lowered = lower(&data, &mut store.data_mut().table)?;
+            match process(store, function, (lowered,))? {
+                Ok(made) => Ok(Ok(lift(made, &mut store.data_mut().table)?)),
+                Err(error) => Ok(Err(error)),
+            }
+        })
+    }
+
+    fn filter(&mut self, data: &Data) -> Result<bool, OperatorError> {
+        self.call(|Live { store, function }| {
+            let Function::Filter(function) = function else { return wrong_kind() };
+            let lowered = lower(data, &mut store.data_mut().table)?;
+            process(store, function, (lowered,))
+        })
+    }
+
+    fn branch(&mut self, time: &Hlc, data: &Data) -> Result<bool, OperatorError> {
+        self.call(|Live { store, function }| {
+            let Function::Branch(function) = function else { return wrong_kind() };
+            let lowered = lower(data, &mut store.data_mut().table)?;
+            process(store, function, (lower_time(time), lowered))
+        })
+    }
+}

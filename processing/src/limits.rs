@@ -1,0 +1,39 @@
+//! What one operator may use.
+
+use std::time::Duration;
+
+/// Limits of one operation's instance. Each has a default that suits a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Linear memory, bytes.
+    pub memory_bytes_max: usize,
+    /// Elements of its tables.
+    pub table_elements_max: usize,
+    /// Buffers (and other host resources) it holds at once.
+    pub handles_max: usize,
+    /// How long one call of `process` may take.
+    pub call_max: Duration,
+    /// How long `init` may take.
+    pub init_max: Duration,
+    /// How long a call may hold up the one who makes it before [`crate::host::Options::on_overrun`] is called.
+    pub inline_budget: Duration,
+    /// Log lines a second.
+    pub log_lines_per_second_max: u32,
+    /// Different metrics (name and labels) it may have.
+    pub metrics_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory_bytes_max: 64 << 20,
+            table_elements_max: 100_000,
+            handles_max: 10_000,
+            call_max: Duration::from_secs(1),
+            init_max: Duration::from_secs(10),
+            inline_budget: Duration::from_millis(1),
+            log_lines_per_second_max: 100,
+            metrics_max: 1_000,
+        }
+    }
+}

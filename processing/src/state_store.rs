@@ -1,0 +1,289 @@
+//! The key-value store behind the guests' `state-store` import (AIO.md §1.5, §8): versions, conditions,
+//! expiry and fencing. In memory.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use processing_core::time::Hlc;
+
+/// How far ahead of our clock a fencing token may be (AIO.md §8).
+const AHEAD_MAX: Duration = Duration::from_secs(60);
+
+/// When a SET takes place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Condition {
+    /// Always.
+    #[default]
+    Unconditional,
+    /// NX: the key is not there.
+    IfAbsent,
+    /// NEX: the key is not there, or has this value already.
+    IfAbsentOrEqual,
+}
+
+/// Why the store refuses a request. The words are the protocol's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// An empty key.
+    #[error("the key length is zero")]
+    EmptyKey,
+    /// The key is fenced, and no token came.
+    #[error("a fencing token is required for this request")]
+    TokenRequired,
+    /// The token is older than the key's.
+    #[error("the request fencing token is a lower version that the fencing token protecting the resource")]
+    TokenOld,
+    /// The token is more than a minute ahead.
+    #[error(
+        "the request fencing token timestamp is too far in the future; ensure that the client and broker system clocks are synchronized"
+    )]
+    TokenAhead,
+    /// No room.
+    #[error("the quota has been exceeded")]
+    Quota,
+}
+
+/// What the store may hold.
+#[derive(Debug, Clone)]
+pub struct Quota {
+    /// Keys.
+    pub keys_max: usize,
+    /// Bytes of keys and values.
+    pub bytes_max: usize,
+}
+
+impl Default for Quota {
+    fn default() -> Self {
+        Self { keys_max: 1_000_000, bytes_max: 256 << 20 }
+    }
+}
+
+#[derive(Debug)]
+struct Entry {
+    value: Vec<u8>,
+    version: Hlc,
+    fence: Option<Hlc>,
+    /// On the wall clock, since the Unix epoch.
+    expires: Option<Duration>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    entries: HashMap<Vec<u8>, Entry>,
+    bytes: usize,
+    last: Hlc,
+}
+
+/// The store.
+#[derive(Debug)]
+pub struct StateStore {
+    inner: Mutex<Inner>,
+    quota: Quota,
+}
+
+impl Default for StateStore {
+    fn default() -> Self {
+        Self::new(Quota::default())
+    }
+}
+
+/// A SET.
+#[derive(Debug, Default)]
+pub struct Set<'a> {
+    /// The key.
+    pub key: &'a [u8],
+    /// Its new value.
+    pub value: &'a [u8],
+    /// When to set it.
+    pub condition: Condition,
+    /// How long the value lives.
+    pub expires: Option<Duration>,
+    /// The fencing token.
+    pub token: Option<Hlc>,
+}
+
+impl StateStore {
+    /// An empty store.
+    pub fn new(quota: Quota) -> Self {
+        let last = Hlc { secs: 0, nanos: 0, counter: 0, node: "StateStore".into() };
+        Self { inner: Mutex::new(Inner { entries: HashMap::new(), bytes: 0, last }), quota }
+    }
+
+    /// The value and version of `key`; `now` since the Unix epoch.
+    ///
+    /// # Errors
+    /// An empty key.
+    pub fn get(&self, key: &[u8], now: Duration) -> Result<Option<(Vec<u8>, Hlc)>, StoreError> {
+        check(key)?;
+        let mut inner = self.inner.lock();
+        inner.expire(key, now);
+        Ok(inner.entries.get(key).map(|entry| (entry.value.clone(), entry.version.clone())))
+    }
+
+    /// Sets a key. The new version, or `None` when the condition is not met.
+    ///
+    /// # Errors
+    /// An empty key, a fencing token that does not do, no room.
+    pub fn set(&self, set: &Set<'_>, now: Duration) -> Result<Option<Hlc>, StoreError> {
+        check(set.key)?;
+        let mut inner = self.inner.lock();
+        inner.expire(set.key, now);
+        inner.fenced(set.key, set.token.as_ref(), now)?;
+        let old = inner.entries.get(set.key);
+        let met = match (set.condition, old) {
+            (Condition::Unconditional, _) | (_, None) => true,
+            (Condition::IfAbsent, Some(_)) => false,
+            (Condition::IfAbsentOrEqual, Some(old)) => old.value == set.value,
+        };
+        if !met {
+            return Ok(None);
+        }
+        let size = set.key.len() + set.value.len();
+        let freed = old.map_or(0, |old| set.key.len() + old.value.len());
+        let fence = set.token.clone().or_else(|| old.and_then(|old| old.fence.clone()));
+        let full = old.is_none() && inner.entries.len() >= self.quota.keys_max;
+        if full || inner.bytes - freed + size > self.quota.bytes_max {
+            return Err(StoreError::Quota);
+        }
+        let version = inner.next_version(now);
+        inner.bytes = inner.bytes - freed + size;
+        let expires = set.expires.map(|after| now.saturating_add(after));
+        let entry = Entry { value: set.value.to_vec(), version: version.clone(), fence, expires };
+        inner.entries.insert(set.key.to_vec(), entry);
+        Ok(Some(version))
+    }
+
+    /// Deletes `key`; with `expected` only if it has that value. 1 deleted, 0 not there, −1 another value; and
+    /// the version that was there.
+    ///
+    /// # Errors
+    /// An empty key, a fencing token that does not do.
+    pub fn delete(
+        &self,
+        key: &[u8],
+        expected: Option<&[u8]>,
+        token: Option<&Hlc>,
+        now: Duration,
+    ) -> Result<(i64, Option<Hlc>), StoreError> {
+        check(key)?;
+        let mut inner = self.inner.lock();
+        inner.expire(key, now);
+        inner.fenced(key, token, now)?;
+        let Some(entry) = inner.entries.get(key) else { return Ok((0, None)) };
+        let version = Some(entry.version.clone());
+        if expected.is_some_and(|value| value != entry.value) {
+            return Ok((-1, version));
+        }
+        inner.remove(key);
+        Ok((1, version))
+    }
+}
+
+fn check(key: &[u8]) -> Result<(), StoreError> {
+    if key.is_empty() { Err(StoreError::EmptyKey) } else { Ok(()) }
+}
+
+impl Inner {
+    fn expire(&mut self, key: &[u8], now: Duration) {
+        if self.entries.get(key).and_then(|entry| entry.expires).is_some_and(|at| at <= now) {
+            self.remove(key);
+        }
+    }
+
+    fn remove(&mut self, key: &[u8]) {
+        if let Some(entry) = self.entries.remove(key) {
+            self.bytes -= key.len() + entry.value.len();
+        }
+    }
+
+    fn fenced(&self, key: &[u8], token: Option<&Hlc>, now: Duration) -> Result<(), StoreError> {
+        if let Some(token) = token
+            && Duration::new(token.secs, 0) > now + AHEAD_MAX
+        {
+            return Err(StoreError::TokenAhead);
+        }
+        match (self.entries.get(key).and_then(|entry| entry.fence.as_ref()), token) {
+            (None, _) => Ok(()),
+            (Some(_), None) => Err(StoreError::TokenRequired),
+            (Some(fence), Some(token)) if token < fence => Err(StoreError::TokenOld),
+            (Some(_), Some(_)) => Ok(()),
+        }
+    }
+
+    /// Later than every version before, whatever the clock does.
+    fn next_version(&mut self, now: Duration) -> Hlc {
+        let nanos = now.subsec_millis() * 1_000_000;
+        if (now.as_secs(), nanos) > (self.last.secs, self.last.nanos) {
+            self.last = Hlc { secs: now.as_secs(), nanos, counter: 0, node: self.last.node.clone() };
+        } else {
+            self.last.counter += 1;
+        }
+        self.last.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Duration = Duration::from_secs(1_000_000);
+
+    fn token(secs: u64) -> Hlc {
+        Hlc { secs, nanos: 0, counter: 0, node: "n".into() }
+    }
+
+    #[test]
+    fn conditions_are_met_or_not() {
+        let store = StateStore::default();
+        let set = |value: &'static [u8], condition| {
+            store.set(&Set { key: b"k", value, condition, ..Set::default() }, NOW).unwrap().is_some()
+        };
+        assert!(set(b"a", Condition::IfAbsent));
+        assert!(!set(b"b", Condition::IfAbsent));
+        assert!(set(b"a", Condition::IfAbsentOrEqual));
+        assert!(!set(b"b", Condition::IfAbsentOrEqual));
+        assert!(set(b"b", Condition::Unconditional));
+        assert_eq!(store.get(b"k", NOW).unwrap().unwrap().0, b"b");
+    }
+
+    #[test]
+    fn values_expire_and_versions_only_grow() {
+        let store = StateStore::default();
+        let expires = Some(Duration::from_millis(10));
+        let first = store.set(&Set { key: b"k", expires, ..Set::default() }, NOW).unwrap().unwrap();
+        assert_eq!(store.get(b"k", NOW + Duration::from_millis(10)), Ok(None));
+        let second = store.set(&Set { key: b"k", ..Set::default() }, NOW - Duration::from_secs(9)).unwrap();
+        assert!(second.unwrap() > first, "even when the clock steps back");
+    }
+
+    #[test]
+    fn a_fenced_key_wants_a_token_as_new() {
+        let store = StateStore::default();
+        let set = |token| store.set(&Set { key: b"k", value: b"v", token, ..Set::default() }, NOW);
+        set(Some(token(10))).unwrap();
+        assert_eq!(set(None), Err(StoreError::TokenRequired));
+        assert_eq!(set(Some(token(9))), Err(StoreError::TokenOld));
+        assert_eq!(set(Some(token(NOW.as_secs() + 61))), Err(StoreError::TokenAhead));
+        set(Some(token(11))).unwrap();
+        assert_eq!(store.delete(b"k", None, Some(&token(10)), NOW), Err(StoreError::TokenOld));
+        assert_eq!(store.delete(b"k", Some(b"x"), Some(&token(11)), NOW).unwrap().0, -1);
+        assert_eq!(store.delete(b"k", Some(b"v"), Some(&token(11)), NOW).unwrap().0, 1);
+        assert_eq!(store.delete(b"k", None, None, NOW).unwrap().0, 0);
+    }
+
+    #[test]
+    fn the_quota_holds_and_what_is_deleted_gives_room() {
+        let store = StateStore::new(Quota { keys_max: 1, bytes_max: 4 });
+        let set = |key: &'static [u8], value: &'static [u8]| {
+            store.set(&Set { key, value, ..Set::default() }, NOW).map(|_| ())
+        };
+        assert_eq!(set(b"a", b"1234"), Err(StoreError::Quota));
+        assert_eq!(set(b"a", b"123"), Ok(()));
+        assert_eq!(set(b"a", b"321"), Ok(()), "replacing needs no more room");
+        assert_eq!(set(b"b", b""), Err(StoreError::Quota));
+        store.delete(b"a", None, None, NOW).unwrap();
+        assert_eq!(set(b"b", b""), Ok(()));
+        assert_eq!(set(b"", b""), Err(StoreError::EmptyKey));
+    }
+}

@@ -1,0 +1,37 @@
+//! Somebody who has nothing to do with what goes wrong: a client of its own, and the sample graph. Both must go on.
+
+use crate::forebay::Forebay;
+use crate::mqtt::{Client, Connect};
+
+/// A client that publishes to itself, plainly and through the healthy graph `sensor/temperature/raw` →
+/// `sensor/temperature/processed`.
+pub struct Bystander {
+    client: Client,
+    count: u32,
+}
+
+impl Bystander {
+    /// Connects and subscribes.
+    pub fn new(broker: &Forebay) -> Self {
+        let mut client = Client::connect(broker.addr, &Connect::v5("bystander"));
+        client.subscribe("bystander/#", 1);
+        client.subscribe("sensor/temperature/processed", 0);
+        Self { client, count: 0 }
+    }
+
+    /// One message from client to client and one through the graph, both checked.
+    pub fn goes_on(&mut self) {
+        self.count += 1;
+        let text = format!("message {}", self.count);
+        self.client.publish("bystander/plain", 0, text.as_bytes());
+        assert_eq!(self.client.receive().text(), text);
+        let fahrenheit = f64::from(self.count) + 0.5;
+        let reading = format!(r#"{{"temperature":{{"value":{fahrenheit:?},"unit":"F"}}}}"#);
+        self.client.publish("sensor/temperature/raw", 0, reading.as_bytes());
+        let message = self.client.receive();
+        assert_eq!(message.topic, "sensor/temperature/processed");
+        let json: serde_json::Value =
+            serde_json::from_slice(&message.payload).expect("the graph answers JSON");
+        assert_eq!(json["temperature"]["value"].as_f64(), Some((fahrenheit - 32.0) * 5.0 / 9.0));
+    }
+}

@@ -1,0 +1,142 @@
+//! Registries: Debian's docker-registry, and two that do not work.
+
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{fs, thread};
+
+use tempfile::TempDir;
+
+use crate::artifact::{Artifact, sha256};
+use crate::process::Process;
+use crate::{http, wait};
+
+/// A running docker-registry over plain HTTP on loopback; its content goes when it is dropped.
+pub struct Registry {
+    /// Where it answers.
+    pub addr: SocketAddr,
+    /// The process, to be ended to see what happens without it.
+    pub process: Process,
+    dir: TempDir,
+}
+
+impl Registry {
+    /// Starts an empty one that anybody may use.
+    pub fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// Starts an empty one that wants this user and password.
+    pub fn start_with_password(user: &str, password: &str) -> Self {
+        let (status, line) = {
+            let mut command = Command::new("htpasswd");
+            command.args(["-Bbn", user, password]);
+            crate::process::run(command)
+        };
+        assert!(status.success(), "htpasswd: {line}");
+        let dir = TempDir::new().expect("a temporary directory");
+        let file = dir.keep().join("htpasswd");
+        fs::write(&file, line).expect("a file can be written");
+        Self::start_with(&format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", file.display()))
+    }
+
+    fn start_with(more: &str) -> Self {
+        let dir = TempDir::new().expect("a temporary directory");
+        let addr = wait::free_addr();
+        let config = dir.path().join("config.yml");
+        let text = format!(
+            "version: 0.1\nlog:\n  level: error\n  accesslog:\n    disabled: true\nstorage:\n  filesystem:\n    \
+             rootdirectory: {}\nhttp:\n  addr: {addr}\n{more}",
+            dir.path().join("data").display()
+        );
+        fs::write(&config, text).expect("a file can be written");
+        let mut command = Command::new("docker-registry");
+        command.arg("serve").arg(config);
+        let process = Process::start(command);
+        wait::until("docker-registry answers", || match http::get(addr, "/v2/") {
+            Ok(answer) if matches!(answer.status, 200 | 401) => Ok(()),
+            Ok(answer) => Err(format!("status {}", answer.status)),
+            Err(error) => Err(error),
+        });
+        Self { addr, process, dir }
+    }
+
+    /// Pushes an artifact as `name:tag`, the way ORAS does: blobs first, then the manifest.
+    pub fn push(&self, name: &str, tag: &str, artifact: &Artifact) {
+        self.push_as(name, tag, artifact, None);
+    }
+
+    /// As [`Registry::push`], with `Authorization: Basic` of this base64 text.
+    pub fn push_as(&self, name: &str, tag: &str, artifact: &Artifact, basic: Option<&str>) {
+        let authorization = basic.map(|basic| format!("Basic {basic}"));
+        let mut headers: Vec<(&str, &str)> = Vec::new();
+        if let Some(value) = &authorization {
+            headers.push(("Authorization", value));
+        }
+        for blob in [&artifact.config, &artifact.layer] {
+            self.push_blob(name, blob, &headers);
+        }
+        let manifest = artifact.manifest();
+        headers.push(("Content-Type", "application/vnd.oci.image.manifest.v1+json"));
+        let path = format!("/v2/{name}/manifests/{tag}");
+        let answer =
+            http::send(self.addr, "PUT", &path, &headers, manifest.as_bytes()).expect("the registry answers");
+        assert_eq!(answer.status, 201, "{path}: {}", answer.text());
+    }
+
+    fn push_blob(&self, name: &str, blob: &[u8], headers: &[(&str, &str)]) {
+        let begun = http::send(self.addr, "POST", &format!("/v2/{name}/blobs/uploads/"), headers, &[]);
+        let begun = begun.expect("the registry answers");
+        assert_eq!(begun.status, 202, "{}", begun.text());
+        let location = begun.header("location").expect("an upload has a location");
+        let path = &location[location.find("/v2/").expect("a registry path")..];
+        let path =
+            format!("{path}{}digest=sha256:{}", if path.contains('?') { '&' } else { '?' }, sha256(blob));
+        let answer = http::send(self.addr, "PUT", &path, headers, blob).expect("the registry answers");
+        assert_eq!(answer.status, 201, "{path}: {}", answer.text());
+    }
+
+    /// Changes the stored bytes of a blob behind the registry's back, so that it serves what the digest does not say.
+    pub fn tamper(&self, blob: &[u8]) {
+        let digest = sha256(blob);
+        let path: PathBuf = self
+            .dir
+            .path()
+            .join("data/docker/registry/v2/blobs/sha256")
+            .join(&digest[..2])
+            .join(&digest)
+            .join("data");
+        let mut bytes = fs::read(&path).expect("the blob is stored there");
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(&path, bytes).expect("a file can be written");
+    }
+
+    /// Where it keeps its content.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+/// A registry that takes connections and requests, and never answers.
+pub fn stalled() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let addr = listener.local_addr().expect("a bound port");
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            thread::spawn(move || {
+                // Reads until the other side gives up.
+                if let Ok(mut stream) = stream {
+                    let _ = std::io::copy(&mut stream.by_ref(), &mut std::io::sink());
+                }
+            });
+        }
+    });
+    addr
+}
+
+/// An address where nothing answers.
+pub fn unreachable() -> SocketAddr {
+    wait::free_addr()
+}

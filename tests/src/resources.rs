@@ -1,0 +1,125 @@
+//! Resource files that tests write.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+/// A directory of YAML files.
+pub struct Resources {
+    dir: TempDir,
+}
+
+impl Default for Resources {
+    fn default() -> Self {
+        Self { dir: TempDir::new().expect("a temporary directory") }
+    }
+}
+
+impl Resources {
+    /// Adds a file.
+    pub fn with(self, name: &str, text: &str) -> Self {
+        std::fs::write(self.dir.path().join(name), text).expect("a file can be written");
+        self
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// One of its files.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+}
+
+/// A RegistryEndpoint `name` for an anonymous registry on loopback.
+pub fn registry_endpoint(name: &str, addr: SocketAddr) -> String {
+    format!(
+        "apiVersion: connectivity.iotoperations.azure.com/v1
+kind: RegistryEndpoint
+metadata:
+  name: {name}
+  namespace: azure-iot-operations
+spec:
+  host: {addr}
+  authentication:
+    method: Anonymous
+    anonymousSettings: {{}}
+"
+    )
+}
+
+/// A DataflowGraph `name` that runs `artifact` from `registry` between two topics.
+pub fn dataflow_graph(name: &str, registry: &str, artifact: &str, from: &str, to: &str) -> String {
+    format!(
+        "apiVersion: connectivity.iotoperations.azure.com/v1
+kind: DataflowGraph
+metadata:
+  name: {name}
+  namespace: azure-iot-operations
+spec:
+  profileRef: default
+  mode: Enabled
+  nodes:
+    - nodeType: Source
+      name: source
+      sourceSettings:
+        endpointRef: default
+        dataSources:
+          - {from}
+    - nodeType: Graph
+      name: graph
+      graphSettings:
+        registryEndpointRef: {registry}
+        artifact: {artifact}
+    - nodeType: Destination
+      name: destination
+      destinationSettings:
+        endpointRef: default
+        dataDestination: {to}
+  nodeConnections:
+    - from:
+        name: source
+      to:
+        name: graph
+    - from:
+        name: graph
+      to:
+        name: destination
+"
+    )
+}
+
+/// A graph definition with one map operation of `module`.
+pub fn map_graph(operation: &str, module: &str) -> String {
+    format!(
+        "metadata:
+  $schema: https://www.schemastore.org/aio-wasm-graph-config-1.0.0.json
+  name: One map
+  version: 1.0.0
+moduleRequirements:
+  apiVersion: 1.1.0
+  runtimeVersion: 1.1.0
+operations:
+  - operationType: source
+    name: source
+  - operationType: map
+    name: {operation}
+    module: {module}
+  - operationType: sink
+    name: sink
+connections:
+  - from: {{name: source}}
+    to: {{name: {operation}}}
+  - from: {{name: {operation}}}
+    to: {{name: sink}}
+"
+    )
+}
+
+/// Several documents in one file.
+pub fn documents(parts: &[String]) -> String {
+    parts.join("---\n")
+}

@@ -1,0 +1,210 @@
+//! Graphs, components, registries and files that are wrong: each is named clearly and counted, while a second client's
+//! traffic and another graph go on.
+
+use std::net::SocketAddr;
+
+use forebay_tests::artifact::{Artifact, Shape};
+use forebay_tests::bystander::Bystander;
+use forebay_tests::forebay::{Forebay, Serve};
+use forebay_tests::mqtt::{Client, Connect};
+use forebay_tests::registry::{self, Registry};
+use forebay_tests::resources::{Resources, dataflow_graph, documents, map_graph, registry_endpoint};
+use forebay_tests::{metric, operators};
+
+const READING: &[u8] = br#"{"temperature":{"value":100.0,"unit":"F"}}"#;
+
+/// The healthy graph, and a registry that faulty things are pushed to.
+struct House {
+    registry: Registry,
+}
+
+impl House {
+    fn new() -> Self {
+        Self { registry: operators::sample_registry() }
+    }
+
+    /// Starts a broker with the healthy graph and `more` documents; `registry` names the registry in them.
+    fn start(&self, more: &[String]) -> Forebay {
+        let healthy = dataflow_graph(
+            "healthy",
+            "registry",
+            "graph-simple:1.0.0",
+            "sensor/temperature/raw",
+            "sensor/temperature/processed",
+        );
+        let mut all = vec![registry_endpoint("registry", self.registry.addr), healthy];
+        all.extend_from_slice(more);
+        let resources = Resources::default().with("all.yaml", &documents(&all));
+        let broker = Serve::new().file(resources.path()).start_unready();
+        let mut bystander = Client::connect(broker.addr, &Connect::v4("early"));
+        bystander.subscribe("early", 0);
+        bystander.publish("early", 0, b"plain traffic waits for no graph");
+        bystander.receive();
+        // The healthy graph's own life does not depend on the faulty one's.
+        bystander.subscribe("sensor/temperature/processed", 0);
+        broker.wait_metric(metric::RUNNING, &[], 1.0);
+        broker
+    }
+
+    /// Pushes a graph with one map of `component`, and returns the resource that runs it from `faulty/in`.
+    fn faulty(&self, component: Vec<u8>) -> String {
+        let definition = map_graph("faulty/map", "faulty:1.0.0");
+        self.registry.push("faulty-graph", "1.0.0", &Artifact::new(Shape::Graph, "graph.yaml", definition));
+        self.registry.push("faulty", "1.0.0", &Artifact::new(Shape::Module, "faulty.wasm", component));
+        faulty_graph("registry", "faulty-graph:1.0.0")
+    }
+}
+
+fn faulty_graph(registry: &str, artifact: &str) -> String {
+    dataflow_graph("faulty", registry, artifact, "faulty/in", "faulty/out")
+}
+
+/// Waits until the broker has said something that holds all of `parts` on one line.
+fn says(broker: &mut Forebay, parts: &[&str]) {
+    broker
+        .process
+        .line(&format!("one line says {parts:?}"), |line| parts.iter().all(|part| line.contains(part)));
+}
+
+#[test]
+fn a_payload_that_is_no_json_is_dropped_counted_and_explained() {
+    let house = House::new();
+    let mut broker = house.start(&[]);
+    broker.wait_ready();
+    let mut bystander = Bystander::new(&broker);
+    let mut client = Client::connect(broker.addr, &Connect::v5("client"));
+    for (n, payload) in
+        [b"not json".as_slice(), b"", b"\xFF\xFE", b"{\"temperature\":", b"[1,2]"].iter().enumerate()
+    {
+        client.publish("sensor/temperature/raw", 1, payload);
+        broker.wait_metric(metric::PROCESSING_ERRORS, &[], (n + 1) as f64);
+        bystander.goes_on();
+    }
+    says(&mut broker, &["healthy", "module-temperature/map", "Failed to parse payload as JSON"]);
+}
+
+/// A component that misbehaves with the message: the instance ends and is made anew, nobody else notices.
+fn misbehaves(fault: &str, words: &[&str]) {
+    let house = House::new();
+    let graph = house.faulty(operators::component(fault));
+    let mut broker = house.start(&[graph]);
+    broker.wait_ready();
+    let mut bystander = Bystander::new(&broker);
+    let mut client = Client::connect(broker.addr, &Connect::v5("client"));
+    for round in 1..=2 {
+        client.publish("faulty/in", 1, READING);
+        bystander.goes_on();
+        broker.wait_metric(metric::MODULE_EXITS, &[], f64::from(round));
+        broker.wait_metric(metric::PROCESSING_ERRORS, &[], f64::from(round));
+        bystander.goes_on();
+    }
+    says(&mut broker, &[&["faulty", "faulty/map"], words].concat());
+}
+
+#[test]
+fn a_component_that_traps_loses_the_message_and_gets_a_new_instance() {
+    misbehaves("trap", &["unreachable"]);
+}
+
+#[test]
+fn a_component_that_loops_for_ever_is_stopped_by_its_deadline() {
+    misbehaves("loop", &["deadline"]);
+}
+
+#[test]
+fn a_component_that_allocates_without_end_meets_its_memory_limit() {
+    misbehaves("allocate", &["memory"]);
+}
+
+/// A graph that cannot start: said, counted, and the healthy one runs.
+fn does_not_start(house: &House, graph: &[String], words: &[&str]) {
+    let mut broker = house.start(graph);
+    says(&mut broker, words);
+    broker.wait_metric(metric::GRAPH_ERRORS, &[], 1.0);
+    let mut bystander = Bystander::new(&broker);
+    bystander.goes_on();
+}
+
+#[test]
+fn a_file_that_is_no_component_is_named_as_such() {
+    for bytes in [b"this is not WebAssembly".to_vec(), b"\0asm\x01\0\0\0".to_vec(), Vec::new()] {
+        let house = House::new();
+        let graph = house.faulty(bytes);
+        does_not_start(&house, &[graph], &["faulty:1.0.0", "component"]);
+    }
+}
+
+#[test]
+fn a_component_cut_short_is_named_as_such() {
+    let house = House::new();
+    let mut component = operators::component("temperature");
+    component.truncate(component.len() / 2);
+    let graph = house.faulty(component);
+    does_not_start(&house, &[graph], &["faulty:1.0.0", "component"]);
+}
+
+#[test]
+fn a_graph_with_a_cycle_is_refused_with_its_operations_named() {
+    let house = House::new();
+    let definition = map_graph("first", "temperature:1.0.0").replace(
+        "  - operationType: sink",
+        "  - operationType: map\n    name: second\n    module: temperature:1.0.0\n  - operationType: sink",
+    ) + "  - from: {name: first}\n    to: {name: second}\n  - from: {name: second}\n    to: {name: first}\n";
+    house.registry.push("cyclic", "1.0.0", &Artifact::new(Shape::Graph, "graph.yaml", definition));
+    does_not_start(&house, &[faulty_graph("registry", "cyclic:1.0.0")], &["first", "second", "cycle"]);
+}
+
+#[test]
+fn a_graph_definition_with_an_unknown_field_is_refused_with_the_field_and_line_named() {
+    let house = House::new();
+    let definition = map_graph("first", "temperature:1.0.0").replace("    module:", "    modlue:");
+    let line = definition.lines().position(|line| line.contains("modlue")).unwrap() + 1;
+    house.registry.push("typo", "1.0.0", &Artifact::new(Shape::Graph, "graph.yaml", definition));
+    let place = format!(":{line}:");
+    does_not_start(&house, &[faulty_graph("registry", "typo:1.0.0")], &["modlue", &place]);
+}
+
+#[test]
+fn a_resource_with_an_unknown_field_is_refused_with_the_field_named() {
+    let house = House::new();
+    let graph = faulty_graph("registry", "graph-simple:1.0.0")
+        .replace("  mode: Enabled", "  mode: Enabled\n  modus: x");
+    does_not_start(&house, &[graph], &["all.yaml:", "modus"]);
+}
+
+#[test]
+fn an_artifact_whose_bytes_are_not_those_of_its_digest_is_refused() {
+    let house = House::new();
+    // A component of its own: the healthy graph's is not touched.
+    let mut component = operators::component("temperature");
+    // An empty custom section changes the digest and nothing else.
+    component.extend_from_slice(&[0, 1, 0]);
+    let graph = house.faulty(component.clone());
+    house.registry.tamper(&component);
+    does_not_start(&house, &[graph], &["faulty:1.0.0", "digest"]);
+}
+
+#[test]
+fn an_artifact_that_is_not_there_is_named() {
+    let house = House::new();
+    does_not_start(&house, &[faulty_graph("registry", "nothing:9.9.9")], &["nothing:9.9.9", "not"]);
+}
+
+#[test]
+fn an_unreachable_registry_is_named_and_holds_nobody_up() {
+    let house = House::new();
+    let addr = registry::unreachable();
+    does_not_start(&house, &elsewhere(addr), &[&addr.to_string(), "graph-simple:1.0.0"]);
+}
+
+#[test]
+fn a_stalled_registry_is_given_up_and_holds_nobody_up() {
+    let house = House::new();
+    let addr = registry::stalled();
+    does_not_start(&house, &elsewhere(addr), &[&addr.to_string(), "graph-simple:1.0.0"]);
+}
+
+/// A graph from a second registry.
+fn elsewhere(addr: SocketAddr) -> [String; 2] {
+    [registry_endpoint("elsewhere", addr), faulty_graph("elsewhere", "graph-simple:1.0.0")]
+}
