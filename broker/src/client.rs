@@ -36,8 +36,8 @@ pub struct State {
     pub outbox: Outbox,
     /// The connection, if there is one.
     pub connection: Option<Connection>,
-    /// Some turn has this client on its list of outboxes to write.
-    pub touched: bool,
+    /// The last turn that has this client on its list of outboxes to write.
+    pub touched: u64,
     /// Publishers that wait until the outbox has room.
     waiting: Vec<Waker>,
 }
@@ -81,7 +81,7 @@ impl Client {
                 session,
                 outbox: Outbox::default(),
                 connection: None,
-                touched: false,
+                touched: 0,
                 waiting: Vec::new(),
             }),
         })
@@ -119,7 +119,7 @@ impl State {
     /// Makes `socket` the session's connection; the outbox starts empty.
     pub fn attach(&mut self, number: u64, socket: Arc<TcpStream>, silence_ms_max: u64, now: Millis) {
         self.outbox.clear();
-        self.touched = false;
+        self.touched = 0;
         self.release();
         self.connection = Some(Connection {
             number,
@@ -181,7 +181,7 @@ impl State {
     }
 
     fn start_write(&mut self, pool: &mut Vec<Vec<u8>>) -> Option<(u64, Arc<TcpStream>, Outgoing)> {
-        self.touched = false;
+        self.touched = 0;
         let connection = self.connection.as_mut()?;
         if connection.writing {
             return None;
@@ -237,11 +237,6 @@ impl State {
 }
 
 impl Connection {
-    /// The socket.
-    pub fn socket(&self) -> &Arc<TcpStream> {
-        &self.socket
-    }
-
     /// The socket did not take everything: its task must wait for it to be writable.
     pub fn blocked(&self) -> bool {
         self.pending.left() > 0 && !self.writing
@@ -262,10 +257,12 @@ impl Connection {
 }
 
 /// Buffers are kept for the next turn, not for each client: an idle client holds none.
-pub fn recycle(pool: &mut Vec<Vec<u8>>, buffer: Vec<u8>) {
+pub fn recycle(pool: &mut Vec<Vec<u8>>, mut buffer: Vec<u8>) {
     const BUFFERS_MAX: usize = 256;
     const BYTES_MAX: usize = 1 << 20;
     if pool.len() < BUFFERS_MAX && (1..=BYTES_MAX).contains(&buffer.capacity()) {
+        // Its bytes were somebody's: the next one gets none of them.
+        buffer.clear();
         pool.push(buffer);
     }
 }

@@ -8,6 +8,8 @@ mod cli;
 mod client;
 mod clock;
 mod connection;
+mod demo;
+mod graphs;
 mod handshake;
 mod housekeeping;
 mod inbound;
@@ -16,7 +18,9 @@ mod metrics;
 mod pipeline;
 mod route;
 mod serve;
+mod translate;
 mod turn;
+mod validate;
 
 use std::process::ExitCode;
 
@@ -29,7 +33,8 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr).init();
     let result = match cli.command {
         cli::Command::Serve(options) => serve::run(&options),
-        cli::Command::Validate(_) | cli::Command::Demo(_) => return ExitCode::FAILURE,
+        cli::Command::Validate(options) => return validate::run(&options),
+        cli::Command::Demo(options) => demo::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

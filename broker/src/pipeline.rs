@@ -8,15 +8,12 @@ use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use broker_core::hlc::Timestamp;
 use broker_core::message::Message;
-use broker_core::{Millis, topic};
-use bytes::Bytes;
 use metrics::{Counter, Histogram, counter, histogram};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use processing::runtime::GraphRuntime;
 use processing_core::engine::{Cause, Outlet};
-use processing_core::item::{Data, Item};
+use processing_core::item::Item;
 
 use crate::broker::Broker;
 use crate::clock;
@@ -40,7 +37,6 @@ pub struct Dataflow {
     offloaded: AtomicBool,
     /// Wakes that thread.
     work: Condvar,
-    stopped: AtomicBool,
     inline_budget: Duration,
     broker: Weak<Broker>,
     metrics: Metrics,
@@ -120,7 +116,6 @@ impl Dataflow {
             inbox: Mutex::default(),
             offloaded: AtomicBool::new(false),
             work: Condvar::new(),
-            stopped: AtomicBool::new(false),
             inline_budget,
             broker: Arc::downgrade(broker),
             metrics: Metrics::new(name),
@@ -167,7 +162,7 @@ impl Dataflow {
     fn run_apart(self: Arc<Self>) {
         let mut derived = Vec::new();
         loop {
-            let Some(message) = self.wait() else { return };
+            let message = self.wait();
             let Some(broker) = self.broker.upgrade() else { return };
             let mut stages = self.stages.lock();
             self.step(&mut stages, &message, &broker, &mut |message| derived.push(message));
@@ -186,14 +181,11 @@ impl Dataflow {
         }
     }
 
-    fn wait(&self) -> Option<Arc<Message>> {
+    fn wait(&self) -> Arc<Message> {
         let mut inbox = self.inbox.lock();
         loop {
-            if self.stopped.load(Ordering::Acquire) {
-                return None;
-            }
             if let Some(message) = inbox.pop_front() {
-                return Some(message);
+                return message;
             }
             self.work.wait(&mut inbox);
         }
@@ -247,7 +239,7 @@ impl Dataflow {
         for graph in graphs {
             for item in items.drain(..) {
                 let mut outlet = Collect { flow: self, out: next };
-                graph.push(item, wall.0, &mut outlet);
+                graph.push(item, &mut outlet);
             }
             std::mem::swap(items, next);
         }
@@ -275,12 +267,29 @@ impl Dataflow {
             .increment(1);
         tracing::warn!(graph = %self.name, topic = message.topic(), "a message is dropped: {refused}");
     }
+}
 
-    /// Ends the flow's own thread, if it has one.
-    pub fn stop(&self) {
-        self.stopped.store(true, Ordering::Release);
-        let _inbox = self.inbox.lock();
-        self.work.notify_all();
+/// Takes what comes out of one graph, for the next one.
+struct Collect<'a> {
+    flow: &'a Dataflow,
+    out: &'a mut Vec<Item<Carry>>,
+}
+
+impl Outlet<Carry> for Collect<'_> {
+    fn emit(&mut self, item: Item<Carry>) {
+        self.out.push(item);
+    }
+
+    fn dropped(&mut self, operation: &str, cause: Cause, carry: &Carry) {
+        let (reason, why) = match &cause {
+            Cause::Filtered => return self.flow.metrics.filtered.increment(1),
+            Cause::Error(error) => (error.reason(), error.to_string()),
+            Cause::Late => ("late", "its window has closed".to_owned()),
+            Cause::Full => ("full", "too much waits for windows to close".to_owned()),
+        };
+        self.flow.metrics.errors.increment(1);
+        counter!("aio_dataflow_errors", "dataflow_id" => self.flow.name.to_string(), "reason" => reason).increment(1);
+        tracing::warn!(graph = %self.flow.name, operation, topic = carry.topic(), "a message is dropped: {why}");
     }
 }
 

@@ -10,11 +10,12 @@ use broker_core::packet::ReasonCode;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::admin::{self, Admin};
 use crate::broker::{Broker, Limits};
 use crate::cli;
+use crate::graphs::Graphs;
 use crate::{housekeeping, listener};
 
 /// How long clients get to take their goodbye.
@@ -54,6 +55,18 @@ fn hint(error: &std::io::Error) -> &'static str {
 
 /// Runs until SIGTERM or Ctrl-C.
 pub fn run(options: &cli::Serve) -> Result<(), ServeError> {
+    run_with(options, |_| None)
+}
+
+/// Ends what runs beside the broker, and with it the broker.
+pub type Ended = oneshot::Receiver<std::io::Result<()>>;
+
+/// Runs until SIGTERM, Ctrl-C, or until what `beside` has begun is done. `beside` is called with the first
+/// address, once every graph has been tried.
+pub fn run_with(
+    options: &cli::Serve,
+    beside: impl FnOnce(SocketAddr) -> Option<Ended> + Send + 'static,
+) -> Result<(), ServeError> {
     let metrics = PrometheusBuilder::new()
         .install_recorder()
         .map_err(|error| ServeError::Start(error.to_string()))?;
@@ -61,22 +74,33 @@ pub fn run(options: &cli::Serve) -> Result<(), ServeError> {
         .enable_all()
         .build()
         .map_err(|error| ServeError::Start(error.to_string()))?;
-    let result = runtime.block_on(serve(options, metrics));
+    let result = runtime.block_on(serve(options, metrics, beside));
     // A guest that will not end must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
 }
 
-async fn serve(options: &cli::Serve, metrics: PrometheusHandle) -> Result<(), ServeError> {
+async fn serve(
+    options: &cli::Serve,
+    metrics: PrometheusHandle,
+    beside: impl FnOnce(SocketAddr) -> Option<Ended> + Send + 'static,
+) -> Result<(), ServeError> {
     let started = |error: std::io::Error| ServeError::Start(error.to_string());
     let mut terminate = signal(SignalKind::terminate()).map_err(started)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(started)?;
+    let loaded = Arc::new(config::load(&options.files));
+    for finding in &loaded.findings {
+        eprintln!("{finding}");
+    }
     let listeners = bind_all(options)?;
     let admin_listener = options.admin.map(bind).transpose()?;
     let broker = Broker::new(Limits::default(), "forebay");
+    let graphs = Graphs::new(&broker, options.data_dir.as_deref())
+        .map_err(|error| ServeError::Start(error.to_string()))?;
     let admin = Arc::new(Admin { metrics, ready: AtomicBool::new(false) });
     println!("{}", banner(&listeners, admin_listener.as_ref()));
 
+    let first = listeners.first().and_then(|listener| listener.local_addr().ok());
     let (stop, stopped) = watch::channel(false);
     for listener in listeners {
         tokio::spawn(listener::run(listener, Arc::clone(&broker), stopped.clone()));
@@ -86,14 +110,28 @@ async fn serve(options: &cli::Serve, metrics: PrometheusHandle) -> Result<(), Se
         tokio::spawn(admin::run(listener, Arc::clone(&admin)));
     }
     tokio::spawn(housekeeping::run(Arc::clone(&broker)));
-    admin.ready.store(true, Ordering::Release);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    let begun = tokio::spawn(async move {
+        Arc::new(graphs).start(loaded).await;
+        admin.ready.store(true, Ordering::Release);
+        first.and_then(beside)
+    });
+    let ended = async {
+        match begun.await {
+            Ok(Some(ended)) => ended.await,
+            _ => std::future::pending().await,
+        }
+    };
+    let result = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        ended = ended => match ended {
+            Ok(Err(error)) => Err(started(error)),
+            _ => Ok(()),
+        },
+    };
     println!("forebay: ending; clients are told");
     drain(&broker, &stop).await;
-    Ok(())
+    result
 }
 
 /// Sends every client away, in good order.

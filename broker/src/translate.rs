@@ -128,6 +128,11 @@ fn encode_properties(
     wall: Millis,
 ) -> Result<(Vec<u8>, Option<usize>), Refused> {
     let kept = properties(origin);
+    let stamped = made.user_properties.iter().any(|(key, _)| key == TIMESTAMP);
+    let stamp = match stamp(&made.timestamp) {
+        Some(stamp) => stamp.to_string(),
+        None => broker.timestamp(wall).to_string(),
+    };
     let mut out = PropertiesBuilder::new();
     let mut put = |property, name| out.put(property).map(|_| ()).map_err(|_| Refused::Property(name));
     // Text stays text only if the graph left it that way.
@@ -143,16 +148,13 @@ fn encode_properties(
     if let Some(data) = kept.correlation_data {
         put(Property::CorrelationData(data), "correlation data")?;
     }
-    let mut stamped = false;
     for (key, value) in &made.user_properties {
         let (key, value) = (utf8(key, "user property")?, utf8(value, "user property")?);
-        stamped |= key == TIMESTAMP;
         put(Property::UserProperty((key, value)), "user property")?;
     }
     if !stamped {
         // What graphs publish carries a timestamp.
-        let stamp = stamp(&made.timestamp).unwrap_or_else(|| broker.timestamp(wall));
-        put(Property::UserProperty((TIMESTAMP, &stamp.to_string())), "user property")?;
+        put(Property::UserProperty((TIMESTAMP, &stamp)), "user property")?;
     }
     let mut expiry_offset = None;
     if let Some(expiry) = origin.expiry {

@@ -24,6 +24,8 @@ struct Scratch {
     derived: VecDeque<Arc<Message>>,
     frame: Frame,
     pool: Vec<Vec<u8>>,
+    /// Number of the turn under way.
+    turn: u64,
 }
 
 thread_local! {
@@ -47,7 +49,8 @@ pub type Congested = Vec<Arc<Client>>;
 impl<'a> Turn<'a> {
     /// Begins a turn.
     pub fn begin(broker: &'a Broker, now: Millis) -> Self {
-        let scratch = SCRATCH.with_borrow_mut(std::mem::take);
+        let mut scratch = SCRATCH.with_borrow_mut(std::mem::take);
+        scratch.turn = broker.number();
         Self { broker, scratch, now, received: 0, received_bytes: 0, sent: 0 }
     }
 
@@ -173,9 +176,10 @@ impl<'a> Turn<'a> {
     }
 }
 
+/// Two turns at once both write a client's outbox: one may be held up by a guest.
 fn touch(scratch: &mut Scratch, client: &Arc<Client>, state: &mut crate::client::State) {
-    if !state.touched {
-        state.touched = true;
+    if state.touched != scratch.turn {
+        state.touched = scratch.turn;
         scratch.touched.push(Arc::clone(client));
     }
 }

@@ -31,6 +31,9 @@ pub enum StartError {
     /// The component cannot be instantiated.
     #[error("it cannot be instantiated: {0}")]
     Instantiate(String),
+    /// The host cannot run operators of this kind yet.
+    #[error("{0} is not supported yet")]
+    NotSupported(&'static str),
     /// `init` said false.
     #[error("its init returned false: it refuses its configuration")]
     Refused,
@@ -80,6 +83,9 @@ impl Instance {
         limits: Arc<Limits>,
         configuration: Vec<(String, String)>,
     ) -> Result<Self, StartError> {
+        if !matches!(kind, Kind::Map | Kind::Filter | Kind::Branch) {
+            return Err(StartError::NotSupported(kind.as_str()));
+        }
         let exports = module.exports(kind)?;
         let mut instance = Self {
             host: host.clone(),

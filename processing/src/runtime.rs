@@ -107,6 +107,21 @@ impl<C: Clone> GraphRuntime<C> {
         self.engine.push(item, outlet);
     }
 
+    /// The same, when it is `now_ms` milliseconds since the Unix epoch: windows that are over close first.
+    pub fn push_at(&mut self, item: Item<C>, now_ms: u64, outlet: &mut impl Outlet<C>) {
+        self.engine.push_at(item, now_ms, outlet);
+    }
+
+    /// It is `now_ms` milliseconds since the Unix epoch: windows that are over close.
+    pub fn advance(&mut self, now_ms: u64, outlet: &mut impl Outlet<C>) {
+        self.engine.advance(now_ms, outlet);
+    }
+
+    /// When [`GraphRuntime::advance`] has work next, milliseconds since the Unix epoch; `None` when nothing waits.
+    pub fn due_ms(&self) -> Option<u64> {
+        self.engine.due_ms()
+    }
+
     /// What each operation has done so far, by name.
     pub fn stats(&self) -> impl Iterator<Item = (&str, Stats)> {
         self.engine.stats()

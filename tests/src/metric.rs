@@ -10,3 +10,5 @@ pub const PROCESSING_ERRORS: &str = "aio_dataflow_messages_dropped_processing_er
 pub const MODULE_EXITS: &str = "aio_dataflow_graph_module_exit";
 /// Connections ended for what the peer sent.
 pub const PACKETS_REFUSED: &str = "forebay_packets_refused_total";
+/// Resources that cannot be used as they are written.
+pub const RESOURCE_ERRORS: &str = "aio_dataflow_reconcile_errors";

@@ -17,12 +17,9 @@ pub fn component(name: &str) -> Vec<u8> {
 
 /// The text of the sample graph definition `name`, such as `graph-simple`.
 pub fn graph(name: &str) -> String {
-    let path = repository().join("processing/operators/graphs").join(format!("{name}.yaml"));
+    let path = repository().join("config/samples/graphs").join(format!("{name}.yaml"));
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
-
-/// Where AIO's own sample graphs look for their modules, below the registry's host.
-pub const SAMPLES: &str = "azure-samples/explore-iot-operations";
 
 /// A registry with the sample graph `graph-simple` and the component it names, as AIO's documents push them.
 pub fn sample_registry() -> Registry {
@@ -36,7 +33,6 @@ pub fn push_samples(registry: &Registry, prefix: &str) {
     let graph = Artifact::new(Shape::Graph, "graph-simple.yaml", graph("graph-simple"));
     registry.push(&format!("{prefix}graph-simple"), "1.0.0", &graph);
     let module = Artifact::new(Shape::Module, "temperature.wasm", component("temperature"));
-    registry.push(&format!("{prefix}{SAMPLES}/temperature"), "1.0.0", &module);
     registry.push(&format!("{prefix}temperature"), "1.0.0", &module);
 }
 
@@ -50,6 +46,6 @@ fn directory() -> &'static PathBuf {
         let script = repository().join("processing/operators/build");
         let (status, output) = process::run(Command::new(&script));
         assert!(status.success(), "{}: {status}\n{output}", script.display());
-        repository().join("processing/operators/out")
+        repository().join("processing/operators/target/components")
     })
 }

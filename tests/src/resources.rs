@@ -92,6 +92,24 @@ spec:
     )
 }
 
+/// The same resource with a configuration for its graph.
+pub fn configured(graph: &str, configuration: &[(&str, &str)]) -> String {
+    let mut text = String::from("        configuration:\n");
+    for (key, value) in configuration {
+        text += &format!("          - key: {key}\n            value: {value}\n");
+    }
+    graph.replace("    - nodeType: Destination\n", &format!("{text}    - nodeType: Destination\n"))
+}
+
+/// The same definition with a parameter that its operation takes.
+pub fn with_parameters(definition: &str, operation: &str, parameters: &[&str]) -> String {
+    let mut text = format!("moduleConfigurations:\n  - name: {operation}\n    parameters:\n");
+    for name in parameters {
+        text += &format!("      {name}:\n        name: {name}\n");
+    }
+    definition.replace("operations:\n", &format!("{text}operations:\n"))
+}
+
 /// A graph definition with one map operation of `module`.
 pub fn map_graph(operation: &str, module: &str) -> String {
     format!(

@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use broker_core::packet::{self, Decoded, Delivery, Forward, PacketId, QoS, Version};
+use broker_core::packet::publish::{Delivery, Forward};
+use broker_core::packet::{self, Decoded, PacketId, QoS, Version};
 use broker_core::router::{Options as Subscription, Router};
 use bytes::Bytes;
 use clap::Parser;

@@ -11,42 +11,32 @@ pub const TOPIC_BYTES_MAX: usize = 65_535;
 pub const LEVELS_MAX_DEFAULT: usize = 128;
 
 /// Why a string is no topic name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameError {
     /// `[MQTT-4.7.3-1]`
-    #[error("a topic name is empty")]
     Empty,
     /// `[MQTT-4.7.3-3]`
-    #[error("a topic name is longer than 65,535 bytes")]
     TooLong,
     /// `[MQTT-4.7.3-2]`, or `[MQTT-4.7.0-1]`: `+` or `#`.
-    #[error("a topic name holds a wildcard or the character U+0000")]
     ForbiddenCharacter,
 }
 
 /// Why a string is no topic filter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FilterError {
     /// `[MQTT-4.7.3-1]`
-    #[error("a topic filter is empty")]
     Empty,
     /// `[MQTT-4.7.3-3]`
-    #[error("a topic filter is longer than 65,535 bytes")]
     TooLong,
     /// `[MQTT-4.7.3-2]`
-    #[error("a topic filter holds the character U+0000")]
     Nul,
     /// `[MQTT-4.7.1-1]`
-    #[error("a topic filter has a # that is not its last level on its own")]
     MultiLevelWildcard,
     /// `[MQTT-4.7.1-2]`
-    #[error("a topic filter has a + that is not a level on its own")]
     SingleLevelWildcard,
     /// `[MQTT-4.8.2-1]`, `[MQTT-4.8.2-2]`
-    #[error("a shared subscription has an empty group or one with a wildcard")]
     ShareGroup,
     /// `[MQTT-4.8.2-2]`
-    #[error("a shared subscription has no topic filter")]
     ShareWithoutFilter,
 }
 
@@ -75,6 +65,21 @@ impl FilterError {
         }
     }
 }
+
+impl std::fmt::Display for NameError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.what())
+    }
+}
+
+impl std::fmt::Display for FilterError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.what())
+    }
+}
+
+impl std::error::Error for NameError {}
+impl std::error::Error for FilterError {}
 
 /// Whether `name` may be published to.
 ///
@@ -161,7 +166,7 @@ pub fn matches(filter: &str, topic: &str) -> bool {
 }
 
 /// A subscription that a group of sessions shares: `$share/<group>/<filter>` as the standard spells it, or
-/// `$shared/<group>/<filter>` as AIO's data flows do (AIO.md §7).
+/// `$shared/<group>/<filter>` as AIO's data flows do (AIO.md §7.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SharedFilter<'a> {
     /// Name of the group, without `/`, `+` and `#`.
@@ -192,5 +197,112 @@ impl<'a> SharedFilter<'a> {
         }
         validate_filter(filter)?;
         Ok(Some(Self { group, filter }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_hold_no_wildcards_wherever_those_stand() {
+        for name in ["a", "/", "//", "a b", "$SYS/x", "Ünïcode/温度", "a/very/long/name/without/wildcards"]
+        {
+            assert_eq!(validate_name(name), Ok(()), "{name}");
+        }
+        let long = "twelve bytes and some more of them";
+        for at in 0..=long.len() {
+            for character in ['+', '#', '\0'] {
+                let mut name = long.to_owned();
+                name.insert(at, character);
+                assert_eq!(validate_name(&name), Err(NameError::ForbiddenCharacter), "{name:?}");
+            }
+        }
+        // What differs from a wildcard by one bit is none.
+        assert_eq!(validate_name("*/;/o/k\u{1}!\"c"), Ok(()));
+        assert_eq!(validate_name(""), Err(NameError::Empty));
+        assert_eq!(validate_name(&"x".repeat(65_535)), Ok(()));
+        assert_eq!(validate_name(&"x".repeat(65_536)), Err(NameError::TooLong));
+    }
+
+    #[test]
+    fn filters_hold_wildcards_only_as_whole_levels() {
+        for filter in ["#", "+", "/", "a/#", "+/+/#", "/+", "a//#", "sport/+/player1", "$SYS/#"] {
+            assert_eq!(validate_filter(filter), Ok(()), "{filter}");
+        }
+        for filter in ["a#", "#/a", "a/#/b", "##", "#/", "a/b#"] {
+            assert_eq!(validate_filter(filter), Err(FilterError::MultiLevelWildcard), "{filter}");
+        }
+        for filter in ["a+", "+a", "a/+b/c", "++"] {
+            assert_eq!(validate_filter(filter), Err(FilterError::SingleLevelWildcard), "{filter}");
+        }
+        assert_eq!(validate_filter(""), Err(FilterError::Empty));
+        assert_eq!(validate_filter("a/\0"), Err(FilterError::Nul));
+        assert_eq!(validate_filter(&"x".repeat(65_536)), Err(FilterError::TooLong));
+    }
+
+    /// The examples of v5 §4.7.1.2, §4.7.1.3 and §4.7.2.
+    #[test]
+    fn filters_match_what_the_standard_says_they_match() {
+        for (filter, topic) in [
+            ("sport/tennis/player1/#", "sport/tennis/player1"),
+            ("sport/tennis/player1/#", "sport/tennis/player1/ranking"),
+            ("sport/tennis/player1/#", "sport/tennis/player1/score/wimbledon"),
+            ("sport/#", "sport"),
+            ("#", "anything/at/all"),
+            ("sport/tennis/+", "sport/tennis/player2"),
+            ("sport/+", "sport/"),
+            ("+/+", "/finance"),
+            ("/+", "/finance"),
+            ("+/tennis/#", "sport/tennis"),
+            ("$SYS/#", "$SYS/monitor/Clients"),
+            ("$SYS/monitor/+", "$SYS/monitor/Clients"),
+            ("a//b", "a//b"),
+            ("a/+/b", "a//b"),
+        ] {
+            assert!(matches(filter, topic), "{filter} matches {topic}");
+        }
+        for (filter, topic) in [
+            ("sport/tennis/+", "sport/tennis/player1/ranking"),
+            ("sport/+", "sport"),
+            ("+", "/finance"),
+            ("#", "$SYS/monitor/Clients"),
+            ("+/monitor/Clients", "$SYS/monitor/Clients"),
+            ("+", "$SYS"),
+            ("ACCOUNTS", "Accounts"),
+            ("/a", "a"),
+            ("a", "a/"),
+            ("a/b", "a"),
+            ("a/+/c", "a/c"),
+        ] {
+            assert!(!matches(filter, topic), "{filter} does not match {topic}");
+        }
+    }
+
+    #[test]
+    fn a_shared_filter_is_taken_apart_in_either_spelling() {
+        let shared = |group, filter| Ok(Some(SharedFilter { group, filter }));
+        assert_eq!(SharedFilter::parse("$share/g/a/+/#"), shared("g", "a/+/#"));
+        assert_eq!(SharedFilter::parse("$shared/g/a"), shared("g", "a"));
+        assert_eq!(SharedFilter::parse("$share/g//a"), shared("g", "/a"));
+        for filter in ["a", "$share", "$shared", "$sharegroup/a", "$SYS/#", "x/$share/g/a"] {
+            assert_eq!(SharedFilter::parse(filter), Ok(None), "{filter}");
+        }
+        for filter in ["$share/", "$share//a", "$share/+/a", "$shared/#/a", "$share/g+/a"] {
+            assert_eq!(SharedFilter::parse(filter), Err(FilterError::ShareGroup), "{filter}");
+        }
+        for filter in ["$share/g", "$share/g/", "$shared/g"] {
+            assert_eq!(SharedFilter::parse(filter), Err(FilterError::ShareWithoutFilter), "{filter}");
+        }
+        assert_eq!(SharedFilter::parse("$share/g/a#"), Err(FilterError::MultiLevelWildcard));
+    }
+
+    #[test]
+    fn levels_are_counted_when_there_may_be_too_many() {
+        assert!(within_levels("a/b/c", 3));
+        assert!(!within_levels("a/b/c", 2));
+        assert!(within_levels("//", 3));
+        assert!(!within_levels("//", 2));
+        assert!(within_levels(&"long".repeat(100), 1));
     }
 }

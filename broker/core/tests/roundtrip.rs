@@ -56,8 +56,14 @@ fn walk(packet: &Packet<'_>) {
     }
 }
 
+/// Four times as many cases as usual; `PROPTEST_CASES` asks for more.
+fn config() -> ProptestConfig {
+    let usual = ProptestConfig::default();
+    ProptestConfig { cases: usual.cases * 4, ..usual }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn a_packet_that_is_written_is_read_back(sample in any_sample()) {

@@ -6,8 +6,9 @@
 //! tmp/                 files being written
 //! ```
 //!
-//! Files come into being complete (written aside, synced, renamed) and are believed only as far as their digest goes. The
-//! cache never makes a pull fail: what cannot be written is reported and counted, what is damaged is removed.
+//! Files come into being complete (written aside, synced, renamed) and are believed only as far as their
+//! digest goes. The cache never makes a pull fail: what cannot be written is reported and counted, what is
+//! damaged is removed.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -27,7 +28,8 @@ use super::{Auth, Digest, Endpoint, Limits, blocking, observe};
 #[derive(Clone)]
 pub(super) struct Cache {
     files: Arc<Files>,
-    /// Read while a pull adds blobs that no record names yet, written while blobs that no record names are removed.
+    /// Read while a pull adds blobs that no record names yet, written while blobs that no record names are
+    /// removed.
     pruning: Arc<RwLock<()>>,
 }
 
@@ -45,7 +47,10 @@ impl RecordKey {
             Auth::Anonymous => String::new(),
             Auth::Basic { user, .. } => format!("{user}@"),
         };
-        RecordKey { endpoint: format!("{scheme}://{user}{}", endpoint.location), reference: target.to_string() }
+        RecordKey {
+            endpoint: format!("{scheme}://{user}{}", endpoint.location),
+            reference: target.to_string(),
+        }
     }
 
     fn file_name(&self) -> String {
@@ -92,10 +97,10 @@ impl Cache {
     }
 
     /// Removes blobs that no record leads to. Leaves it to the next time if pulls are under way.
-    pub(super) async fn prune(&self, limits: &Limits) {
+    pub(super) async fn prune(&self) {
         let Ok(_alone) = self.pruning.try_write() else { return };
-        let (files, limits) = (Arc::clone(&self.files), limits.clone());
-        let pruned = blocking(move || files.prune(&limits)).await;
+        let files = Arc::clone(&self.files);
+        let pruned = blocking(move || files.prune()).await;
         self.report(pruned.map_err(|cause| io::Error::other(cause.to_string())).flatten());
     }
 
@@ -181,14 +186,15 @@ impl Files {
         None
     }
 
-    fn prune(&self, limits: &Limits) -> io::Result<()> {
+    fn prune(&self) -> io::Result<()> {
         let mut kept = Vec::new();
         for path in entries(&self.root.join("refs"))? {
             // A record that cannot be read keeps nothing alive, and nothing can be found through it.
             let Some(manifest) = read_record(&path).and_then(|record| record.manifest.parse().ok()) else {
                 continue;
             };
-            if let Some(bytes) = self.blob(&manifest, limits.manifest_bytes_max)
+            // Without a limit: this endpoint's may be smaller than that of the one that pulled it.
+            if let Some(bytes) = self.blob(&manifest, u64::MAX)
                 && let Ok(parsed) = manifest::parse(&bytes)
             {
                 kept.extend(parsed.references().iter().map(|digest| self.blob_path(digest)));

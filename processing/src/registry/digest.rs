@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use sha2::Digest as _;
 
-/// The digest of a blob or manifest, checked to be one: lower-case hexadecimal of the right length, so that it is safe as a
-/// file name and in a URL.
+/// The digest of a blob or manifest, checked to be one: lower-case hexadecimal of the right length, so that
+/// it is safe as a file name and in a URL.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest {
     algorithm: Algorithm,

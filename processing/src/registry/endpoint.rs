@@ -58,8 +58,8 @@ pub enum Location {
 impl FromStr for Location {
     type Err = HostError;
 
-    /// Reads the `host` of a RegistryEndpoint: `hostname[:port][/path/prefix]`, or `oci-layout:<path>`. AIO took a path prefix
-    /// at first and a mere hostname later; both are accepted (AIO.md §2.4).
+    /// Reads the `host` of a RegistryEndpoint: `hostname[:port][/path/prefix]`, or `oci-layout:<path>`. AIO
+    /// took a path prefix at first and a mere hostname later; both are accepted (AIO.md §2.4).
     fn from_str(text: &str) -> Result<Self, HostError> {
         if let Some(path) = text.strip_prefix("oci-layout:") {
             return match path {
@@ -107,7 +107,8 @@ impl HostError {
     }
 }
 
-/// Who pulls. Credentials are sent only when the registry asks for them, and never appear in `Debug` or a log.
+/// Who pulls. Credentials are sent only when the registry asks for them, and never appear in `Debug` or a
+/// log.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Auth {
     /// Nobody in particular; a registry that hands tokens to anyone (as ghcr.io does) is served.
@@ -197,7 +198,8 @@ pub(super) fn check_host(host: &str) -> Result<(), &'static str> {
 fn is_loopback(host: &str) -> bool {
     let (name, _) = split_port(host);
     let name = name.trim_start_matches('[').trim_end_matches(']');
-    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 fn split_port(host: &str) -> (&str, Option<&str>) {
@@ -234,8 +236,21 @@ mod tests {
     #[test]
     fn what_is_no_host_is_refused_with_its_text() {
         let texts = [
-            "", "/x", "https://ghcr.io", "ghcr.io:0", "ghcr.io:99999", "a b", "user@ghcr.io", "ghcr.io/UPPER",
-            "ghcr.io/../x", "[::1", "[zz]:1", "h#f", "h?q", "oci-layout:", "a:b:c",
+            "",
+            "/x",
+            "https://ghcr.io",
+            "ghcr.io:0",
+            "ghcr.io:99999",
+            "a b",
+            "user@ghcr.io",
+            "ghcr.io/UPPER",
+            "ghcr.io/../x",
+            "[::1",
+            "[zz]:1",
+            "h#f",
+            "h?q",
+            "oci-layout:",
+            "a:b:c",
         ];
         for text in texts {
             let error = text.parse::<Location>().expect_err(text).to_string();

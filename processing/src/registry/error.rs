@@ -214,9 +214,11 @@ impl Cause {
             Cause::SpeaksPlainHttp => {
                 "a registry off loopback is spoken to without TLS only if the endpoint says so: allow plain HTTP for it"
             }
-            Cause::SpeaksTls => "do not allow plain HTTP for this endpoint; for a registry on loopback, forbid it",
+            Cause::SpeaksTls => {
+                "do not allow plain HTTP for this endpoint; for a registry on loopback, forbid it"
+            }
             Cause::Tls { .. } => {
-                "the registry's certificate must be issued for its host by an authority this system trusts; check the clock too"
+                "the registry's certificate must be issued for its host by an authority that this system's certificates name; check the clock too"
             }
             Cause::Denied { anonymous: true, .. } => {
                 "no credentials are configured for this endpoint: give user and password, or make the repository public"
@@ -231,7 +233,9 @@ impl Cause {
                 "the content was changed or damaged on its way or at the registry: do not use it; push it again"
             }
             Cause::TooLarge { setting, .. } => return Some(format!("raise {setting} if this is wanted")),
-            Cause::AmbiguousIndex { .. } => "operators do not depend on the platform: name one image by its digest",
+            Cause::AmbiguousIndex { .. } => {
+                "operators do not depend on the platform: name one image by its digest"
+            }
             Cause::NoContent => "push it with one file, as `oras push REFERENCE FILE:application/wasm`",
             _ => return None,
         };

@@ -1,12 +1,13 @@
 //! An OCI image layout directory as a registry: `oci-layout`, `index.json`, `blobs/<algorithm>/<hex>`.
 //!
-//! A reference is looked up among the index's entries by their annotation `org.opencontainers.image.ref.name`: either
-//! `name:tag` (as skopeo writes it, and as a layout of several artifacts needs it), or a bare `tag` (as ORAS writes it). Bare
-//! tags say nothing of a name, so they answer for any name, and only where every name in the layout is a bare tag: such a
-//! layout holds versions of one artifact.
+//! A reference is looked up among the index's entries by their annotation
+//! `org.opencontainers.image.ref.name`: either `name:tag` (as skopeo writes it, and as a layout of several
+//! artifacts needs it), or a bare `tag` (as ORAS writes it). Bare tags say nothing of a name, so they answer
+//! for any name, and only where every name in the layout is a bare tag: such a layout holds versions of one
+//! artifact.
 //!
-//! Nothing outside the directory is read: a digest is hexadecimal before it becomes a file name, and a link that leads out is
-//! refused. Digests and sizes are checked as if the bytes came from afar.
+//! Nothing outside the directory is read: a digest is hexadecimal before it becomes a file name, and a link
+//! that leads out is refused. Digests and sizes are checked as if the bytes came from afar.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -33,10 +34,7 @@ pub(super) fn read(dir: &Path, target: &Target, limits: &Limits) -> Result<Conte
     let layer = manifest.into_layer()?;
     layer.check_size(limits)?;
     let bytes = layout.blob("the layer", &layer.digest, limits.blob_bytes_max, "blob_bytes_max")?;
-    if bytes.len() as u64 != layer.size {
-        let actual = bytes.len() as u64;
-        return Err(Cause::SizeMismatch { what: "the layer", expected: layer.size, actual, at_least: false });
-    }
+    layer.expect_size(bytes.len() as u64)?;
     Ok(Content { manifest_digest, layer, bytes: bytes.into() })
 }
 
@@ -113,7 +111,8 @@ impl<'a> Layout<'a> {
             return Err(Cause::Layout { path: path.to_owned(), detail: "is no regular file".to_owned() });
         }
         let mut bytes = Vec::new();
-        let read = File::open(&real).and_then(|file| file.take(max.saturating_add(1)).read_to_end(&mut bytes));
+        let read =
+            File::open(&real).and_then(|file| file.take(max.saturating_add(1)).read_to_end(&mut bytes));
         read.map_err(|error| fault(path, &error))?;
         if bytes.len() as u64 > max {
             return Err(Cause::TooLarge { what, max, setting });

@@ -1,8 +1,9 @@
 //! From a manifest to the one layer that matters.
 //!
-//! Artifacts are pushed in many shapes (AIO.md §2.4): with `artifactType` and an empty config, with a config that names the
-//! kind, with ORAS's defaults of either generation, with or without `mediaType`. All of them have the content in the first
-//! layer that is not the empty placeholder; its media type is reported, never required.
+//! Artifacts are pushed in many shapes (AIO.md §2.4): with `artifactType` and an empty config, with a config
+//! that names the kind, with ORAS's defaults of either generation, with or without `mediaType`. All of them
+//! have the content in the first layer that is not the empty placeholder; its media type is reported, never
+//! required.
 
 use std::collections::BTreeMap;
 
@@ -57,7 +58,9 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Manifest, Cause> {
     let is_index = match probe.media_type.as_deref() {
         Some(OCI_IMAGE_MEDIA_TYPE | IMAGE_MANIFEST_MEDIA_TYPE) => false,
         Some(OCI_IMAGE_INDEX_MEDIA_TYPE | IMAGE_MANIFEST_LIST_MEDIA_TYPE) => true,
-        Some(other) => return Err(malformed(format!("media type `{}` is not supported", other.escape_debug()))),
+        Some(other) => {
+            return Err(malformed(format!("media type `{}` is not supported", other.escape_debug())));
+        }
         None => probe.manifests.is_some(),
     };
     // What could be read as either is neither: two readers must not see two artifacts under one digest.
@@ -97,6 +100,14 @@ impl Layer {
         Ok(())
     }
 
+    /// Checks the stated size against what came.
+    pub(super) fn expect_size(&self, actual: u64) -> Result<(), Cause> {
+        if actual == self.size {
+            return Ok(());
+        }
+        Err(Cause::SizeMismatch { what: "the layer", expected: self.size, actual, at_least: false })
+    }
+
     fn from_descriptor(descriptor: OciDescriptor, artifact_type: Option<String>) -> Result<Layer, Cause> {
         let size = u64::try_from(descriptor.size)
             .map_err(|_| malformed(format!("a layer has the size {}", descriptor.size)))?;
@@ -111,8 +122,8 @@ impl Layer {
 }
 
 impl Index {
-    /// The digest of the single image that the index lists. What builders attach to images (provenance and such) does not
-    /// count as one.
+    /// The digest of the single image that the index lists. What builders attach to images (provenance and
+    /// such) does not count as one.
     pub(super) fn only_image(self) -> Result<Digest, Cause> {
         let mut images = self.0.manifests.iter().filter(|entry| !is_attachment(entry));
         match (images.next(), images.count()) {
@@ -128,7 +139,8 @@ impl Index {
     }
 }
 
-/// `application/vnd.oci.empty.v1+json`: the two bytes `{}` where the specification wants a blob and there is nothing to say.
+/// `application/vnd.oci.empty.v1+json`: the two bytes `{}` where the specification wants a blob and there is
+/// nothing to say.
 const EMPTY_MEDIA_TYPE: &str = "application/vnd.oci.empty.v1+json";
 
 /// What tells the kinds of manifest apart.
@@ -164,8 +176,7 @@ mod tests {
     use super::*;
 
     fn descriptor(media_type: &str, content: &[u8], title: Option<&str>) -> Value {
-        let mut value =
-            json!({"mediaType": media_type, "digest": Digest::of(content).to_string(), "size": content.len()});
+        let mut value = json!({"mediaType": media_type, "digest": Digest::of(content).to_string(), "size": content.len()});
         if let Some(title) = title {
             value["annotations"] = json!({"org.opencontainers.image.title": title});
         }
@@ -181,7 +192,8 @@ mod tests {
         let wasm = descriptor("application/wasm", b"wasm", Some("temperature.wasm"));
         let yaml = descriptor("application/yaml", b"yaml", Some("graph-simple.yaml"));
         let wasm_content = descriptor("application/vnd.wasm.content.layer.v1+wasm", b"yaml", None);
-        let tar = descriptor("application/vnd.oci.image.layer.v1.tar", b"wasm", Some("temperature-1.0.0.wasm"));
+        let tar =
+            descriptor("application/vnd.oci.image.layer.v1.tar", b"wasm", Some("temperature-1.0.0.wasm"));
         let config = |media_type: &str| descriptor(media_type, b"{}", None);
         let image = "application/vnd.oci.image.manifest.v1+json";
         let shapes = [
@@ -243,8 +255,10 @@ mod tests {
 
     #[test]
     fn an_index_stands_for_its_image_if_it_has_one() {
-        let image = json!({"mediaType": OCI_IMAGE_MEDIA_TYPE, "digest": Digest::of(b"a").to_string(), "size": 1});
-        let other = json!({"mediaType": OCI_IMAGE_MEDIA_TYPE, "digest": Digest::of(b"b").to_string(), "size": 1});
+        let image =
+            json!({"mediaType": OCI_IMAGE_MEDIA_TYPE, "digest": Digest::of(b"a").to_string(), "size": 1});
+        let other =
+            json!({"mediaType": OCI_IMAGE_MEDIA_TYPE, "digest": Digest::of(b"b").to_string(), "size": 1});
         let mut attachment = other.clone();
         attachment["annotations"] = json!({"vnd.docker.reference.type": "attestation-manifest"});
         let only = |entries: Value| {

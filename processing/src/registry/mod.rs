@@ -1,12 +1,13 @@
 //! Modules and graphs from an OCI registry, or from an OCI image layout on disk.
 //!
-//! [`Registry::pull`] turns an [`Endpoint`] and a reference (`name:tag`, `name@sha256:…`) into an [`Artifact`]: the bytes
-//! of one layer, checked against the digests and sizes that led to them. It bounds what a registry can make this process
-//! hold (every body is read under a cap) and how long it can keep it waiting (connecting, each read, the whole pull), and
-//! remembers on disk what it pulled, so that a restart works while the registry is away.
+//! [`Registry::pull`] turns an [`Endpoint`] and a reference (`name:tag`, `name@sha256:…`) into an
+//! [`Artifact`]: the bytes of one layer, checked against the digests and sizes that led to them. It bounds
+//! what a registry can make this process hold (every body is read under a cap) and how long it can keep it
+//! waiting (connecting, each read, the whole pull), and remembers on disk what it pulled, so that a restart
+//! works while the registry is away.
 //!
-//! What it does not know: what the bytes mean. It neither compiles a module nor reads a graph, unpacks no archive, and
-//! takes no part in when a graph is pulled again.
+//! What it does not know: what the bytes mean. It neither compiles a module nor reads a graph, unpacks no
+//! archive, and takes no part in when a graph is pulled again.
 //!
 //! # When the cache answers
 //!
@@ -16,7 +17,8 @@
 //! | 401, 403, 404, a TLS failure, a digest or size that does not match, anything malformed or too large | the error: the registry has spoken, and its answer is not papered over |
 //! | the reference is a digest, pulled here before | the cached bytes, without asking: they cannot have changed |
 //!
-//! Bytes from the cache are checked against their digest each time; a damaged file is removed and fetched again.
+//! Bytes from the cache are checked against their digest each time; a damaged file is removed and fetched
+//! again.
 
 mod cache;
 mod digest;
@@ -47,7 +49,8 @@ use manifest::{Content, Layer, Manifest};
 use reference::{Selector, Target};
 use wire::Wire;
 
-/// One pulled artifact: the bytes of its first layer that is not an empty placeholder, and where they come from.
+/// One pulled artifact: the bytes of its first layer that is not an empty placeholder, and where they come
+/// from.
 #[derive(Clone, Debug)]
 pub struct Artifact {
     /// The full reference that was pulled: host, repository, and tag or digest.
@@ -56,12 +59,13 @@ pub struct Artifact {
     pub manifest_digest: Digest,
     /// Digest of [`bytes`](Self::bytes).
     pub digest: Digest,
-    /// Media type of the layer as the manifest states it, such as `application/wasm` or `application/yaml`. Pushers differ
-    /// (AIO.md §2.4), so it is a hint, not a proof of what the bytes are.
+    /// Media type of the layer as the manifest states it, such as `application/wasm` or `application/yaml`.
+    /// Pushers differ (AIO.md §2.4), so it is a hint, not a proof of what the bytes are.
     pub media_type: String,
     /// The manifest's `artifactType`, where it has one.
     pub artifact_type: Option<String>,
-    /// The layer's `org.opencontainers.image.title`: the file name at the pusher's. Text from outside: never a path.
+    /// The layer's `org.opencontainers.image.title`: the file name at the pusher's. Text from outside: never
+    /// a path.
     pub title: Option<String>,
     /// The layer, as stored: archives are not unpacked.
     pub bytes: Bytes,
@@ -73,31 +77,26 @@ pub struct Artifact {
 
 /// Pulls artifacts, with a cache on disk if it was given a directory.
 ///
-/// Meant to be shared (`Arc`) by all that pull: pulls of one blob at the same time are one transfer only among those that
-/// share it.
+/// Meant to be shared (`Arc`) by all that pull: pulls of one blob at the same time are one transfer only
+/// among those that share it.
 pub struct Registry {
     cache: Option<Cache>,
-    clients: wire::Clients,
     transfers: Transfers,
 }
 
 impl Registry {
-    /// A registry client that caches under `cache_dir`, or nowhere. The directory is made at the first pull, for this user
-    /// alone (0700).
+    /// A registry client that caches under `cache_dir`, or nowhere. The directory is made at the first pull,
+    /// for this user alone (0700).
     #[must_use]
     pub fn new(cache_dir: Option<PathBuf>) -> Self {
-        Registry {
-            cache: cache_dir.map(Cache::new),
-            clients: wire::Clients::default(),
-            transfers: Transfers::default(),
-        }
+        Registry { cache: cache_dir.map(Cache::new), transfers: Transfers::default() }
     }
 
-    /// Pulls what `reference` (`name:tag`, `name@sha256:…`, repository path included where the endpoint's host has none)
-    /// names at `endpoint`.
+    /// Pulls what `reference` (`name:tag`, `name@sha256:…`, repository path included where the endpoint's
+    /// host has none) names at `endpoint`.
     ///
-    /// Takes at most [`Limits::total_timeout`], and may be dropped at any point. When it answers from the cache is told in the
-    /// [module's documentation](self).
+    /// Takes at most [`Limits::total_timeout`], and may be dropped at any point. When it answers from the
+    /// cache is told in the [module's documentation](self).
     ///
     /// # Errors
     /// [`RegistryError`] names the full reference, the cause, and what can be done about it.
@@ -153,14 +152,15 @@ impl Registry {
         Ok(Artifact { fallback: Some(Arc::new(error)), ..artifact(full, content, true) })
     }
 
-    /// Asks the registry what the target is and gets the layer, from the cache where its digest is there already.
+    /// Asks the registry what the target is and gets the layer, from the cache where its digest is there
+    /// already.
     async fn fetch(
         &self,
         endpoint: &Endpoint,
         target: &Target,
         record: &RecordKey,
     ) -> Result<Content, Cause> {
-        let wire = Wire::new(self.clients.get(endpoint)?, endpoint, target)?;
+        let wire = Wire::new(endpoint, target).await?;
         let (bytes, manifest_digest) = self.fetch_manifest(&wire, &target.selector).await?;
         let layer = manifest::parse(&bytes)?.into_layer()?;
         // Held until the record stands: pruning must not take blobs that no record names yet.
@@ -173,7 +173,7 @@ impl Registry {
             let superseded = cache.store(record, &manifest_digest, bytes).await;
             drop(writing);
             if superseded {
-                cache.prune(&endpoint.limits).await;
+                cache.prune().await;
             }
         }
         Ok(Content { manifest_digest, layer, bytes: content_bytes })
@@ -203,12 +203,15 @@ impl Registry {
             }
             Ok(bytes)
         });
-        bytes.await.cloned()
+        let bytes = bytes.await?.clone();
+        // Another pull's manifest may have stated another size for the same digest.
+        layer.expect_size(bytes.len() as u64)?;
+        Ok(bytes)
     }
 }
 
-/// Blobs being transferred, so that whoever wants one that is on its way waits for it instead of fetching it again. If the
-/// one that fetches fails or is dropped, the next one in line tries itself.
+/// Blobs being transferred, so that whoever wants one that is on its way waits for it instead of fetching it
+/// again. If the one that fetches fails or is dropped, the next one in line tries itself.
 #[derive(Default)]
 struct Transfers {
     by_digest: Mutex<HashMap<Digest, Weak<OnceCell<Bytes>>>>,

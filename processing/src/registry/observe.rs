@@ -15,8 +15,16 @@ pub fn describe_metrics() {
         PULLS,
         "Artifacts pulled, by outcome: pulled, cached (pulled by digest before), fallback (the registry is away), or what failed."
     );
-    metrics::describe_histogram!(DURATION, metrics::Unit::Seconds, "How long a pull took, whatever came of it.");
-    metrics::describe_counter!(RECEIVED, metrics::Unit::Bytes, "Manifest and layer bytes received from registries.");
+    metrics::describe_histogram!(
+        DURATION,
+        metrics::Unit::Seconds,
+        "How long a pull took, whatever came of it."
+    );
+    metrics::describe_counter!(
+        RECEIVED,
+        metrics::Unit::Bytes,
+        "Manifest and layer bytes received from registries."
+    );
     metrics::describe_counter!(
         CACHE_ERRORS,
         "Files of the registry cache that could not be written, or were damaged when read."

@@ -1,4 +1,5 @@
-//! References: what an artifact is called within a registry, and what that comes to with the endpoint's host and prefix.
+//! References: what an artifact is called within a registry, and what that comes to with the endpoint's host
+//! and prefix.
 
 use std::fmt;
 
@@ -25,10 +26,11 @@ pub(super) enum Selector {
 }
 
 impl Target {
-    /// Resolves `reference` at `endpoint`: the endpoint's host, its path prefix, and the reference, one after the other.
+    /// Resolves `reference` at `endpoint`: the endpoint's host, its path prefix, and the reference, one after
+    /// the other.
     ///
-    /// Graphs written for either generation of AIO resolve (AIO.md §2.4): a reference that repeats the prefix, or host and
-    /// prefix, does not get them twice. Without tag and digest, the tag is `latest`.
+    /// Graphs written for either generation of AIO resolve (AIO.md §2.4): a reference that repeats the
+    /// prefix, or host and prefix, does not get them twice. Without tag and digest, the tag is `latest`.
     pub(super) fn resolve(endpoint: &Endpoint, reference: &str) -> Result<Target, Cause> {
         let bad = |problem: &dyn fmt::Display| Cause::BadReference { problem: problem.to_string() };
         let (host, prefix) = match &endpoint.location {
@@ -39,9 +41,8 @@ impl Target {
             }
             Location::Layout(_) => (None, None),
         };
-        let within = host
-            .and_then(|host| reference.strip_prefix(host)?.strip_prefix('/'))
-            .unwrap_or(reference);
+        let within =
+            host.and_then(|host| reference.strip_prefix(host)?.strip_prefix('/')).unwrap_or(reference);
         let named = match prefix {
             Some(prefix) if !within.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/')) => {
                 format!("{prefix}/{within}")
@@ -78,7 +79,8 @@ pub(super) fn describe(endpoint: &Endpoint, reference: &str) -> String {
     format!("{}/{}", endpoint.location, shown.escape_debug())
 }
 
-/// Whether `path` can be a repository or the beginning of one: lower-case segments, none empty or made of dots.
+/// Whether `path` can be a repository or the beginning of one: lower-case segments, none empty or made of
+/// dots.
 pub(super) fn is_repository(path: &str) -> bool {
     Reference::try_from(format!("{ANY_REGISTRY}/{path}"))
         .is_ok_and(|parsed| parsed.repository() == path && parsed.digest().is_none())
@@ -89,7 +91,8 @@ pub(super) fn address_of(host: &str) -> &str {
     if is_docker_hub(host) { "registry-1.docker.io" } else { host }
 }
 
-/// Stands in for the real host while the repository is parsed, because the parser takes a host without a dot for a path.
+/// Stands in for the real host while the repository is parsed, because the parser takes a host without a dot
+/// for a path.
 const ANY_REGISTRY: &str = "registry.invalid";
 
 fn is_docker_hub(host: &str) -> bool {
@@ -110,7 +113,10 @@ mod tests {
         let full = "ghcr.io/azure-samples/iot/temperature:1.0.0";
         assert_eq!(resolve("ghcr.io/azure-samples/iot", "temperature:1.0.0").unwrap(), full);
         assert_eq!(resolve("ghcr.io", "azure-samples/iot/temperature:1.0.0").unwrap(), full);
-        assert_eq!(resolve("ghcr.io/azure-samples/iot", "azure-samples/iot/temperature:1.0.0").unwrap(), full);
+        assert_eq!(
+            resolve("ghcr.io/azure-samples/iot", "azure-samples/iot/temperature:1.0.0").unwrap(),
+            full
+        );
         assert_eq!(resolve("ghcr.io/azure-samples/iot", full).unwrap(), full);
         assert_eq!(resolve("ghcr.io", full).unwrap(), full);
     }
@@ -140,7 +146,19 @@ mod tests {
 
     #[test]
     fn what_is_no_reference_is_refused() {
-        for text in ["", ":1", "a:", "UPPER:1", "../etc/passwd:1", "a/../b:1", "a b:1", "a:1?x=y", "a:1#f", "a@sha256:12", "a//b:1"] {
+        for text in [
+            "",
+            ":1",
+            "a:",
+            "UPPER:1",
+            "../etc/passwd:1",
+            "a/../b:1",
+            "a b:1",
+            "a:1?x=y",
+            "a:1#f",
+            "a@sha256:12",
+            "a//b:1",
+        ] {
             assert!(resolve("ghcr.io", text).is_err(), "{text}");
             assert!(resolve("oci-layout:dir", text).is_err(), "{text}");
         }

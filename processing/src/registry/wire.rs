@@ -1,13 +1,11 @@
 //! The OCI distribution protocol, the part that pulls: manifests, blobs, and the token that both may need.
 //!
-//! Every body is read under a cap, bodies of errors and of token services included; every wait has an end; what a server
-//! answers never becomes a panic. The crate `oci-client`, whose types this module uses, reads all bodies but a blob's whole,
-//! and panics on a token that is no header value, so its client is not used.
+//! Every body is read under a cap, bodies of errors and of token services included; every wait has an end;
+//! what a server answers never becomes a panic. The crate `oci-client`, whose types this module uses, reads
+//! all bodies but a blob's whole, and panics on a token that is no header value, so its client is not used.
 
-use std::collections::HashMap;
 use std::error::Error;
 use std::fmt::Write;
-use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -17,35 +15,27 @@ use serde::Deserialize;
 
 use super::manifest::{self, Layer};
 use super::reference::{self, Selector, Target};
-use super::{Auth, Cause, Digest, Endpoint, Limits, Location, observe};
+use super::{Auth, Cause, Digest, Endpoint, Limits, Location, blocking, observe};
 
-/// HTTP clients by their timeouts, because making one reads the system's certificates.
-#[derive(Default)]
-pub(super) struct Clients {
-    by_timeouts: Mutex<HashMap<(Duration, Duration), Client>>,
-}
-
-impl Clients {
-    pub(super) fn get(&self, endpoint: &Endpoint) -> Result<Client, Cause> {
-        let limits = &endpoint.limits;
-        let key = (limits.connect_timeout, limits.read_timeout);
-        if let Some(client) = self.by_timeouts.lock().get(&key) {
-            return Ok(client.clone());
-        }
-        let client = Client::builder()
+/// An HTTP client for one pull. None is kept: pulls are rare, and a connection left from the last one is more
+/// likely dead than useful. Reads the system's certificates, so it belongs where waiting for the disk is
+/// allowed.
+pub(super) fn client(plain: bool, limits: &Limits) -> Result<Client, Cause> {
+    let builder = || {
+        Client::builder()
             .user_agent(concat!("forebay/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(limits.connect_timeout)
             .read_timeout(limits.read_timeout)
             .redirect(redirect::Policy::custom(follow))
-            // Pulls are rare: a connection kept from the last one is more likely dead than useful.
-            .pool_idle_timeout(Duration::from_secs(5))
             // The environment is not read this deep inside.
             .no_proxy()
-            .build()
-            .map_err(|error| Cause::Internal { detail: chain(&error) })?;
-        self.by_timeouts.lock().insert(key, client.clone());
-        Ok(client)
+    };
+    match builder().build() {
+        // A device without certificates can still pull from a registry that needs none.
+        Err(_) if plain => builder().tls_certs_only([]).build(),
+        built => built,
     }
+    .map_err(|error| Cause::Tls { detail: chain(&error) })
 }
 
 /// One repository at one registry, for the length of one pull.
@@ -62,11 +52,12 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn new(client: Client, endpoint: &Endpoint, target: &Target) -> Result<Self, Cause> {
+    pub(super) async fn new(endpoint: &Endpoint, target: &Target) -> Result<Self, Cause> {
         let Location::Remote { host, .. } = &endpoint.location else {
             return Err(Cause::Internal { detail: "a layout is not spoken to".to_owned() });
         };
-        let plain = endpoint.is_plain();
+        let (plain, limits) = (endpoint.is_plain(), endpoint.limits.clone());
+        let client = blocking(move || client(plain, &limits)).await??;
         let scheme = if plain { "http" } else { "https" };
         Ok(Wire {
             client,
@@ -108,11 +99,10 @@ impl Wire {
     /// The layer's bytes, as long as stated and with the digest stated.
     pub(super) async fn blob(&self, layer: &Layer) -> Result<Bytes, Cause> {
         let what = "the layer";
-        let mismatch = |actual, at_least| Cause::SizeMismatch { what, expected: layer.size, actual, at_least };
         let url = format!("{}/blobs/{}", self.base, layer.digest);
         let mut response = self.get(&url, "*/*", what).await?;
-        if let Some(length) = response.content_length().filter(|length| *length != layer.size) {
-            return Err(mismatch(length, false));
+        if let Some(length) = response.content_length() {
+            layer.expect_size(length)?;
         }
         let mut hasher = layer.digest.hasher();
         let mut bytes = Vec::with_capacity(usize::try_from(layer.size).unwrap_or(0).min(RESERVED_BYTES_MAX));
@@ -120,13 +110,12 @@ impl Wire {
             observe::received(chunk.len());
             bytes.extend_from_slice(&chunk);
             if bytes.len() as u64 > layer.size {
-                return Err(mismatch(bytes.len() as u64, true));
+                let (expected, actual) = (layer.size, bytes.len() as u64);
+                return Err(Cause::SizeMismatch { what, expected, actual, at_least: true });
             }
             hasher.update(&chunk);
         }
-        if bytes.len() as u64 != layer.size {
-            return Err(mismatch(bytes.len() as u64, false));
-        }
+        layer.expect_size(bytes.len() as u64)?;
         let actual = hasher.finish();
         if actual != layer.digest {
             return Err(Cause::DigestMismatch { what, expected: layer.digest.clone(), actual });
@@ -205,7 +194,8 @@ impl Wire {
         )?;
         let malformed = |detail: &str| Cause::Malformed { what: "the token", detail: detail.to_owned() };
         // The parser's own words could quote the token.
-        let token: Token = serde_json::from_slice(&body).map_err(|_| malformed("not JSON of a token service"))?;
+        let token: Token =
+            serde_json::from_slice(&body).map_err(|_| malformed("not JSON of a token service"))?;
         let token = token.token.or(token.access_token).ok_or_else(|| malformed("there is none"))?;
         let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
             .map_err(|_| malformed("it has characters that no header can hold"))?;
@@ -229,7 +219,8 @@ impl Wire {
         })
     }
 
-    /// What an error's body says, if it says anything, for the message: short, and without control characters.
+    /// What an error's body says, if it says anything, for the message: short, and without control
+    /// characters.
     async fn own_words(&self, response: Response) -> String {
         let Ok(Body::Whole(body) | Body::Cut(body)) = self.read(response, WORDS_BYTES_MAX).await else {
             return String::new();
@@ -258,7 +249,8 @@ impl Wire {
         response.chunk().await.map_err(|error| self.fault(error))
     }
 
-    /// What a failed request comes to. Addresses are left out: those that a registry redirects to can be secrets.
+    /// What a failed request comes to. Addresses are left out: those that a registry redirects to can be
+    /// secrets.
     fn fault(&self, error: reqwest::Error) -> Cause {
         let error = error.without_url();
         let detail = chain(&error);
@@ -268,7 +260,11 @@ impl Wire {
         }
         if error.is_timeout() {
             let after = self.limits.read_timeout;
-            return Cause::Timeout { what: "waiting for the registry to send", after, setting: "read_timeout" };
+            return Cause::Timeout {
+                what: "waiting for the registry to send",
+                after,
+                setting: "read_timeout",
+            };
         }
         if error.is_redirect() {
             return Cause::Protocol { detail };
@@ -420,13 +416,18 @@ mod tests {
             r#"bearer Realm="https://auth.example/token",SERVICE="registry",scope="repository:a:pull""#,
         ]);
         let bearer = found.bearer.unwrap();
-        assert_eq!((bearer.realm.as_str(), bearer.service.as_deref()), ("https://auth.example/token", Some("registry")));
+        assert_eq!(
+            (bearer.realm.as_str(), bearer.service.as_deref()),
+            ("https://auth.example/token", Some("registry"))
+        );
         assert!(found.basic);
     }
 
     #[test]
     fn a_challenge_that_makes_no_sense_is_none() {
-        for text in ["", "Bearer", "Bearer service=x", "Digest realm=\"x\"", "=,=,\"", "Bearer realm=\"unclosed"] {
+        for text in
+            ["", "Bearer", "Bearer service=x", "Digest realm=\"x\"", "=,=,\"", "Bearer realm=\"unclosed"]
+        {
             let found = challenges(&[text]);
             assert!(found.bearer.is_none() && !found.basic, "{text}: {found:?}");
         }

@@ -7,6 +7,7 @@ use super::property::{Place, Properties, Property};
 use super::publish::{Forwardable, topic_name};
 use super::wire::{self, Reader};
 use super::{Limits, PacketType, QoS, Version};
+use crate::topic;
 
 /// A client's request to be connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,6 +136,7 @@ impl<'a> Connect<'a> {
                 if self.version.is_v5() {
                     will.properties.put(out)?;
                 }
+                topic::validate_name(will.topic).map_err(|error| EncodeError::new(error.what()))?;
                 wire::put_text(will.topic, out)?;
                 wire::put_binary(will.payload, out)?;
             }

@@ -86,7 +86,7 @@ impl<'a> Publish<'a> {
             topic_name(name, limits)?
         };
         Ok(Self {
-            dup: first & 0b1000 != 0,
+            dup: first & 0b1000 != 0 && qos != QoS::AtMostOnce, // 3.1 lets it be set, without a meaning
             qos,
             retain: first & 0b0001 != 0,
             topic,
@@ -288,5 +288,118 @@ impl<'a> Forwardable<'a> {
             forwardable.bytes.to_mut().extend_from_slice(&span[kept]);
         }
         forwardable
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::{PropertiesBuilder, decode};
+
+    fn span(properties: &[Property<'_>]) -> Vec<u8> {
+        let mut builder = PropertiesBuilder::new();
+        for property in properties {
+            builder.put(*property).unwrap();
+        }
+        builder.into_bytes()
+    }
+
+    const ALIAS: Property<'_> = Property::TopicAlias(7);
+    const ID: Property<'_> = Property::SubscriptionIdentifier(300);
+    const EXPIRY: Property<'_> = Property::MessageExpiryInterval(0x0102_0304);
+    const USER: Property<'_> = Property::UserProperty(("name", "value"));
+
+    /// What is kept of `properties`, after checking that it is what is left without alias and identifiers.
+    fn kept(properties: &[Property<'static>]) -> (bool, Option<usize>) {
+        let span = span(properties);
+        let parsed = PublishProperties::parse(&span, Role::Server).unwrap();
+        let kept = parsed.forwardable();
+        let wanted: Vec<_> = properties
+            .iter()
+            .filter(|property| {
+                !matches!(property, Property::TopicAlias(_) | Property::SubscriptionIdentifier(_))
+            })
+            .collect();
+        let left = Properties::parse(&kept.bytes, Place::Packet(PacketType::Publish)).unwrap();
+        assert!(left.iter().eq(wanted.into_iter().copied()), "{left:?}");
+        if let Some(offset) = kept.expiry_offset {
+            assert_eq!(kept.bytes[offset..offset + 4], [1, 2, 3, 4]);
+        }
+        (matches!(kept.bytes, Cow::Borrowed(_)), kept.expiry_offset)
+    }
+
+    #[test]
+    fn what_is_forwarded_is_borrowed_unless_its_middle_is_cut_out() {
+        assert_eq!(kept(&[]), (true, None));
+        assert_eq!(kept(&[USER, EXPIRY]), (true, Some(15)));
+        assert_eq!(kept(&[ALIAS, USER, EXPIRY]), (true, Some(15)));
+        assert_eq!(kept(&[EXPIRY, USER, ID, ALIAS]), (true, Some(1)));
+        assert_eq!(kept(&[ID, ID, EXPIRY, ALIAS, ID]), (true, Some(1)));
+        assert_eq!(kept(&[ALIAS, ID]), (true, None));
+        assert_eq!(kept(&[USER, ALIAS, EXPIRY]), (false, Some(15)));
+        assert_eq!(kept(&[EXPIRY, ID, USER, ID, USER, ALIAS]), (false, Some(1)));
+    }
+
+    #[test]
+    fn the_summary_is_what_the_properties_say() {
+        let span = span(&[
+            USER,
+            Property::ContentType("text/plain"),
+            EXPIRY,
+            Property::PayloadFormatIndicator(true),
+            Property::UserProperty(("name", "again")),
+            Property::ResponseTopic("reply"),
+            Property::CorrelationData(b"\0"),
+            ALIAS,
+        ]);
+        let properties = PublishProperties::parse(&span, Role::Client).unwrap();
+        assert_eq!(properties.content_type, Some("text/plain"));
+        assert_eq!(properties.message_expiry, Some(0x0102_0304));
+        let at = properties.expiry_offset.unwrap();
+        assert_eq!(span[at..at + 4], [1, 2, 3, 4]);
+        assert_eq!(properties.payload_format, Some(true));
+        assert_eq!(properties.response_topic, Some("reply"));
+        assert_eq!(properties.correlation_data, Some(&b"\0"[..]));
+        assert_eq!(properties.topic_alias, Some(7));
+        assert_eq!(properties.user_property("name"), Some("value"));
+        assert_eq!(properties.user_property("other"), None);
+        assert!(properties.user_properties().eq([("name", "value"), ("name", "again")]));
+        assert!(!properties.has_subscription_identifiers);
+    }
+
+    #[test]
+    fn a_payload_is_held_against_its_format_only_when_asked() {
+        let bytes = |format: u8| [&[0x30, 7, 0, 1, b't', 2, 1, format][..], b"\xff"].concat();
+        for (format, answer) in [(0, Ok(())), (1, Err(ErrorKind::PayloadFormatInvalid))] {
+            let bytes = bytes(format);
+            let decoded = decode(&bytes, Version::V5, &Limits::server(100)).unwrap();
+            let crate::packet::Decoded::Packet(crate::packet::Packet::Publish(publish), 9) = decoded else {
+                panic!("{decoded:?}")
+            };
+            assert_eq!(publish.check_payload_format().map_err(|error| error.kind), answer);
+        }
+    }
+
+    #[test]
+    fn a_publish_that_nobody_could_read_is_not_written() {
+        let publish = Publish {
+            dup: false,
+            qos: QoS::AtMostOnce,
+            retain: false,
+            topic: "t",
+            packet_id: None,
+            properties: PublishProperties::default(),
+            payload: b"",
+        };
+        let mut out = Vec::new();
+        for broken in [
+            Publish { topic: "", ..publish },
+            Publish { topic: "a/#", ..publish },
+            Publish { qos: QoS::AtLeastOnce, ..publish },
+        ] {
+            assert!(broken.encode(Version::V5, &mut out).is_err() && out.is_empty());
+        }
+        publish.encode(Version::V311, &mut out).unwrap();
+        assert_eq!(out, [0x30, 3, 0, 1, b't']);
     }
 }

@@ -265,3 +265,108 @@ fn any_byte(bytes: &[u8], in_word: impl Fn(u64) -> u64, is: impl Fn(u8) -> bool)
     let found = words.iter().fold(0, |found, word| found | in_word(u64::from_ne_bytes(*word)));
     found | in_word(u64::from_ne_bytes(*last)) != 0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The limits of v5 table 1-1.
+    #[test]
+    fn variable_byte_integers_are_as_long_as_the_standard_says() {
+        for (value, len) in [
+            (0, 1),
+            (127, 1),
+            (128, 2),
+            (16_383, 2),
+            (16_384, 3),
+            (2_097_151, 3),
+            (2_097_152, 4),
+            (268_435_455, 4),
+        ] {
+            let mut bytes = Vec::new();
+            put_varint(value, &mut bytes).unwrap();
+            assert_eq!((bytes.len(), varint_len(value)), (len, len));
+            assert_eq!(read_varint(&bytes), Ok(Some((value as u32, len))));
+            assert_eq!(Reader::new(&bytes).varint(), Ok(value as u32));
+            for cut in 0..len {
+                assert_eq!(read_varint(&bytes[..cut]), Ok(None));
+                assert!(Reader::new(&bytes[..cut]).varint().is_err());
+            }
+        }
+        assert!(put_varint(268_435_456, &mut Vec::new()).is_err());
+        assert!(read_varint(&[128, 128, 128, 128]).is_err());
+    }
+
+    /// [MQTT-1.5.5-1]
+    #[test]
+    fn a_variable_byte_integer_with_a_byte_too_many_is_refused() {
+        for overlong in [&[0x80, 0][..], &[0xff, 0], &[0x80, 0x80, 0], &[0xff, 0xff, 0xff, 0]] {
+            assert_eq!(Reader::new(overlong).varint(), Err(OVERLONG));
+        }
+        assert_eq!(Reader::new(&[0x80, 0x80, 1]).varint(), Ok(16_384));
+    }
+
+    #[test]
+    fn every_byte_of_every_length_is_looked_at() {
+        for len in 1..40 {
+            for at in 0..len {
+                for byte in 0..=u8::MAX {
+                    let mut bytes = vec![b'a'; len];
+                    bytes[at] = byte;
+                    assert_eq!(has_nul(&bytes), byte == 0);
+                    assert_eq!(has_nul_or_wildcard(&bytes), matches!(byte, 0 | b'+' | b'#'));
+                    assert_eq!(is_plain(&bytes), (1..0x80).contains(&byte));
+                }
+            }
+        }
+        assert!(!has_nul(b"") && !has_nul_or_wildcard(b"") && is_plain(b""));
+    }
+
+    #[test]
+    fn bytes_next_to_each_other_do_not_hide_one_another() {
+        for pair in 0..=u16::MAX {
+            let [first, second] = pair.to_be_bytes();
+            let bytes = [b'a', first, second, b'a', b'a', first, second, first, second];
+            assert_eq!(has_nul(&bytes), first == 0 || second == 0);
+            let forbidden = |byte| matches!(byte, 0 | b'+' | b'#');
+            assert_eq!(has_nul_or_wildcard(&bytes), forbidden(first) || forbidden(second));
+        }
+    }
+
+    #[test]
+    fn strings_are_checked_whether_they_are_kept_or_only_passed_over() {
+        for (bytes, good) in [
+            (&b""[..], true),
+            (b"plain", true),
+            ("\u{feff}größer".as_bytes(), true),
+            (b"a\0", false),
+            (b"a long one with \0", false),
+            (b"\xed\xa0\x80", false),
+            (b"not UTF-8 at the end \xc3", false),
+        ] {
+            let mut field = Vec::new();
+            put_binary(bytes, &mut field).unwrap();
+            assert_eq!(Reader::new(&field).text().is_ok(), good);
+            assert_eq!(Reader::new(&field).skip_text().is_ok(), good);
+        }
+    }
+
+    #[test]
+    fn a_packet_of_any_length_gets_its_length_in_front_and_a_failed_one_leaves_nothing() {
+        for len in [0, 1, 127, 128, 16_383, 16_384, 100_000] {
+            let mut out = b"before".to_vec();
+            put_packet(0xd0, &mut out, |out| {
+                out.extend(std::iter::repeat_n(7, len));
+                Ok(())
+            })
+            .unwrap();
+            assert_eq!(&out[..7], b"before\xd0");
+            let (value, digits) = read_varint(&out[7..]).unwrap().unwrap();
+            assert_eq!((value as usize, digits), (len, varint_len(len)));
+            assert!(out[7 + digits..].iter().all(|byte| *byte == 7) && out.len() == 7 + digits + len);
+        }
+        let mut out = b"before".to_vec();
+        let failed = put_packet(0xd0, &mut out, |out| put_text("a\0", out));
+        assert!(failed.is_err() && out == b"before");
+    }
+}

@@ -57,6 +57,7 @@ fn disconnect() -> Vec<Corner> {
     vec![
         good("DISCONNECT is two bytes", super::ALL, Client, vec![0xe0, 0]),
         good("a server says why it ends", V5, Server, packet(0xe0, &[&[0x8e]])),
+        good("v5 §2.4 lists 0x8C for DISCONNECT, table 3-10 does not", V5, Server, packet(0xe0, &[&[0x8c]])),
         good("a client wants its will", V5, Client, packet(0xe0, &[&[0x04]])),
         good("a property length of 0", V5, Client, packet(0xe0, &[&[0, 0]])),
         good(

@@ -11,10 +11,12 @@ macro_rules! kind {
             use super::*;
 
             #[inline]
+            #[allow(clippy::extra_unused_lifetimes)] // only values that borrow use it
             pub fn read<'a>($reader: &mut Reader<'a>) -> Result<$type, DecodeError> {
                 $read
             }
 
+            #[allow(clippy::extra_unused_lifetimes)] // only values that borrow use it
             pub fn write<'a>($value: $type, $out: &mut Vec<u8>) -> Result<(), EncodeError> {
                 $write
             }

@@ -249,3 +249,89 @@ fn push_varint(mut value: usize, out: &mut Vec<u8>) {
     }
     out.push(value as u8);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// User property a = b, then a message expiry interval of 9 seconds.
+    const PROPERTIES: &[u8] = &[0x26, 0, 1, b'a', 0, 1, b'b', 2, 0, 0, 0, 9];
+    const FORWARD: Forward<'_> =
+        Forward { topic: b"t/u", properties: PROPERTIES, expiry_offset: Some(8), payload: b"hello" };
+
+    fn qos1() -> Delivery<'static> {
+        Delivery { qos: QoS::AtLeastOnce, packet_id: PacketId::new(0x0102), ..Delivery::default() }
+    }
+
+    #[test]
+    fn a_message_is_written_for_each_version() {
+        let mut out = Vec::new();
+        FORWARD.encode(Version::V311, &Delivery::default(), &mut out).unwrap();
+        assert_eq!(out, b"\x30\x0a\0\x03t/uhello");
+        out.clear();
+        let delivery =
+            Delivery { dup: true, retain: true, subscription_ids: &[1, 128], topic_alias: Some(5), ..qos1() };
+        FORWARD.encode(Version::V5, &delivery, &mut out).unwrap();
+        let own = b"\x23\0\x05\x0b\x01\x0b\x80\x01";
+        let expected = [&b"\x3b\x21\0\x03t/u\x01\x02\x14"[..], own, PROPERTIES, b"hello"].concat();
+        assert_eq!(out, expected);
+    }
+
+    #[test]
+    fn dup_and_identifier_are_not_written_with_qos_0() {
+        let mut out = Vec::new();
+        let delivery = Delivery { qos: QoS::AtMostOnce, dup: true, ..qos1() };
+        let encoded = FORWARD.encode(Version::V311, &delivery, &mut out).unwrap();
+        assert_eq!((out[0], encoded.packet_id_offset), (0x30, None)); // [MQTT-3.3.1-2], [MQTT-2.2.1-2]
+    }
+
+    #[test]
+    fn what_was_written_can_be_patched_for_the_next_subscriber() {
+        for version in [Version::V311, Version::V5] {
+            let mut out = b"something before".to_vec();
+            let encoded = FORWARD.encode(version, &qos1(), &mut out).unwrap();
+            let id = PacketId::new(0xfffe).unwrap();
+            encoded.patch_packet_id(&mut out, id);
+            encoded.patch_expiry(&mut out, 3);
+            encoded.patch_dup(&mut out, true);
+            let mut expected = b"something before".to_vec();
+            let delivery = Delivery { dup: true, packet_id: Some(id), expiry_left: Some(3), ..qos1() };
+            FORWARD.encode(version, &delivery, &mut expected).unwrap();
+            assert_eq!(out, expected);
+            encoded.patch_dup(&mut out, false);
+            assert_eq!(out[encoded.start], 0x32);
+        }
+    }
+
+    #[test]
+    fn a_patch_outside_the_bytes_changes_nothing() {
+        let encoded =
+            Encoded { start: 9, packet_id_offset: Some(1), expiry_offset: Some(usize::MAX), end: 9 };
+        let mut out = [0, 0];
+        encoded.patch_dup(&mut out, true);
+        encoded.patch_packet_id(&mut out, PacketId::MAX);
+        encoded.patch_expiry(&mut out, u32::MAX);
+        assert_eq!(out, [0, 0]);
+    }
+
+    #[test]
+    fn what_cannot_be_said_leaves_the_output_as_it_was() {
+        let mut out = b"x".to_vec();
+        let long = vec![b'a'; 65_536];
+        let huge = vec![0; VARINT_MAX as usize];
+        let plain = Delivery::default();
+        for (forward, delivery) in [
+            (Forward { topic: &long, ..FORWARD }, plain),
+            (Forward { payload: &huge, ..FORWARD }, plain),
+            (FORWARD, Delivery { packet_id: None, ..qos1() }),
+            (FORWARD, Delivery { topic_alias: Some(0), ..plain }),
+            (FORWARD, Delivery { subscription_ids: &[1, 0], ..plain }),
+            (FORWARD, Delivery { subscription_ids: &[VARINT_MAX + 1], ..plain }),
+        ] {
+            assert!(forward.encode(Version::V5, &delivery, &mut out).is_err());
+            assert!(forward.encode_head(Version::V5, &delivery, &mut out).is_err());
+            assert!(forward.encoded_len(Version::V5, &delivery).is_err());
+            assert_eq!(out, b"x");
+        }
+    }
+}
