@@ -3,6 +3,7 @@
 //! `LAXER` and `STRICTER` say so, one rule at a time; a rule that is no longer needed fails the test too.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod bytes;
 mod corners;
 mod generate;
 mod oracles;

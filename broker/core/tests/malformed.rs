@@ -1,6 +1,7 @@
 //! Every rule of the standard that one packet can break, broken once.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod bytes;
 mod corners;
 
 use broker_core::packet::{

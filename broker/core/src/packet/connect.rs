@@ -161,12 +161,11 @@ impl<'a> Will<'a> {
         let properties = read_properties(reader, version, Place::Will)?;
         let topic = topic_name(reader.binary()?, limits)?; // [MQTT-3.1.3-11]
         let payload = reader.binary()?;
-        let qos = QoS::from_bits((flags & WILL_QOS) >> 3).ok_or(WILL_QOS_3)?;
+        let qos =
+            QoS::from_bits((flags & WILL_QOS) >> 3).ok_or(DecodeError::malformed("a will has QoS 3"))?; // [MQTT-3.1.2-12]
         Ok(Self { qos, retain: flags & WILL_RETAIN != 0, topic, payload, properties })
     }
 }
-
-const WILL_QOS_3: DecodeError = DecodeError::malformed("a will has QoS 3"); // [MQTT-3.1.2-12]
 
 fn read_version(reader: &mut Reader<'_>) -> Result<Version, ConnectError> {
     let unanswerable = |error| ConnectError { error, version: None };
@@ -197,9 +196,6 @@ fn check_flags(flags: u8, version: Version) -> Result<(), DecodeError> {
     if flags & WILL == 0 && flags & (WILL_QOS | WILL_RETAIN) != 0 {
         // [MQTT-3.1.2-11], [MQTT-3.1.2-13]
         return Err(DecodeError::malformed("a CONNECT has a will QoS or will retain flag without a will"));
-    }
-    if flags & WILL_QOS == WILL_QOS {
-        return Err(WILL_QOS_3); // [MQTT-3.1.2-12]
     }
     if flags & (USERNAME | PASSWORD) == PASSWORD && !version.is_v5() {
         // 3.1.1 [MQTT-3.1.2-22]; v5 allows it.

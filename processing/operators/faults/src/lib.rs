@@ -75,6 +75,8 @@ fn look() -> Vec<u8> {
     let environment = std::env::vars().count();
     let arguments = std::env::args().count();
     let files = std::fs::read_dir("/").is_ok() || std::fs::read("/etc/passwd").is_ok();
-    let network = std::net::TcpStream::connect("127.0.0.1:1").is_ok();
+    let network = std::net::TcpStream::connect("127.0.0.1:1").is_ok()
+        || std::net::UdpSocket::bind("127.0.0.1:0").is_ok()
+        || std::net::TcpListener::bind("127.0.0.1:0").is_ok();
     format!("environment {environment}, arguments {arguments}, files {files}, network {network}").into_bytes()
 }
