@@ -148,7 +148,8 @@ impl Broker {
             let mut state = client.lock();
             state.kick(ReasonCode::SessionTakenOver);
             let had_connection = state.connection.take().is_some();
-            let over = clean_start || state.session.expired(now) || (had_connection && state.session.expiry == 0);
+            let over =
+                clean_start || state.session.expired(now) || (had_connection && state.session.expiry == 0);
             let mut old = state.session.will.take();
             if !over && !had_connection {
                 // The client is back before its will was due [MQTT-3.1.3-9].
@@ -189,7 +190,13 @@ impl Broker {
     }
 
     /// The connection is gone. Returns the will, when it is due now.
-    pub fn close(&self, client: &Arc<Client>, number: u64, now: Millis, with_will: bool) -> Option<Arc<Message>> {
+    pub fn close(
+        &self,
+        client: &Arc<Client>,
+        number: u64,
+        now: Millis,
+        with_will: bool,
+    ) -> Option<Arc<Message>> {
         self.metrics.connected_sessions.decrement(1);
         let mut state = client.lock();
         if !state.detach(number) {

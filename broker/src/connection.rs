@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use broker_core::message::{Message, Publication};
-use broker_core::packet::{self, Decoded, DecodeError, ErrorKind, PropertiesBuilder, Property, ReasonCode, Version};
+use broker_core::packet::{
+    self, DecodeError, Decoded, ErrorKind, PropertiesBuilder, Property, ReasonCode, Version,
+};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 

@@ -46,14 +46,17 @@ pub fn run(options: &cli::Demo) -> Result<(), ServeError> {
 /// The sample resources: beside the sources, or beside the executable.
 fn resources() -> Result<PathBuf, ServeError> {
     let sample = "config/samples/fahrenheit.yaml";
-    let near = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join("samples/fahrenheit.yaml")));
+    let near =
+        std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join("samples/fahrenheit.yaml")));
     let candidates = [
         Some(PathBuf::from(sample)),
         Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(sample)),
         near,
     ];
     candidates.into_iter().flatten().find(|path| path.exists()).ok_or_else(|| {
-        ServeError::Start(format!("the sample graph is not here: run the demo from the project's folder ({sample})"))
+        ServeError::Start(format!(
+            "the sample graph is not here: run the demo from the project's folder ({sample})"
+        ))
     })
 }
 

@@ -174,7 +174,10 @@ impl Graphs {
     ) -> Result<processing::registry::Artifact, RegistryError> {
         let artifact = self.registry.pull(endpoint, reference).await?;
         if let Some(why) = &artifact.fallback {
-            tracing::warn!("{}: taken from the cache, since the registry does not answer: {why}", artifact.reference);
+            tracing::warn!(
+                "{}: taken from the cache, since the registry does not answer: {why}",
+                artifact.reference
+            );
         }
         Ok(artifact)
     }

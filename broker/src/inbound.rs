@@ -32,14 +32,18 @@ impl Inbound {
     pub fn packet(&mut self, packet: Packet<'_>, turn: &mut Turn<'_>) -> Result<(), End> {
         match packet {
             Packet::Publish(publish) => self.publish(&publish, turn),
-            Packet::PubAck(ack) => self.peer.acknowledged(turn, |session, _| session.on_puback(ack.packet_id)),
+            Packet::PubAck(ack) => {
+                self.peer.acknowledged(turn, |session, _| session.on_puback(ack.packet_id))
+            }
             Packet::PubRec(ack) => self
                 .peer
                 .acknowledged(turn, |session, outbox| session.on_pubrec(ack.packet_id, ack.reason, outbox)),
             Packet::PubRel(ack) => {
                 self.peer.acknowledged(turn, |session, outbox| session.on_pubrel(ack.packet_id, outbox))
             }
-            Packet::PubComp(ack) => self.peer.acknowledged(turn, |session, _| session.on_pubcomp(ack.packet_id)),
+            Packet::PubComp(ack) => {
+                self.peer.acknowledged(turn, |session, _| session.on_pubcomp(ack.packet_id))
+            }
             Packet::Subscribe(subscribe) => self.peer.subscribe(&subscribe, turn),
             Packet::Unsubscribe(unsubscribe) => self.peer.unsubscribe(&unsubscribe, turn),
             Packet::PingReq => self.peer.write(turn, |out| {
@@ -62,9 +66,7 @@ impl Inbound {
         let kept = properties.forwardable();
         let topic = match properties.topic_alias {
             None => publish.topic,
-            Some(alias) => {
-                resolve(aliases, alias, publish.topic, turn.broker().limits.topic_alias_maximum)?
-            }
+            Some(alias) => resolve(aliases, alias, publish.topic, turn.broker().limits.topic_alias_maximum)?,
         };
         let (span, expiry_at) = (&kept.bytes, kept.expiry_offset);
         let mut publication = Publication::borrowed(topic, span, expiry_at, publish.payload, turn.now);
@@ -126,10 +128,8 @@ impl Peer {
         if state.own(self.number).is_none() {
             return Err(End::TakenOver);
         }
-        encode(state.outbox.buffer()).map_err(|error| End::Refused {
-            reason: ReasonCode::PacketTooLarge,
-            what: error.what,
-        })?;
+        encode(state.outbox.buffer())
+            .map_err(|error| End::Refused { reason: ReasonCode::PacketTooLarge, what: error.what })?;
         turn.touch(&self.client, &mut state);
         Ok(())
     }

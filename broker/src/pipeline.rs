@@ -4,8 +4,8 @@
 //! crosses a thread; when somebody is in the graph already, they are left with him.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use broker_core::message::Message;
@@ -288,7 +288,8 @@ impl Outlet<Carry> for Collect<'_> {
             Cause::Full => ("full", "too much waits for windows to close".to_owned()),
         };
         self.flow.metrics.errors.increment(1);
-        counter!("aio_dataflow_errors", "dataflow_id" => self.flow.name.to_string(), "reason" => reason).increment(1);
+        counter!("aio_dataflow_errors", "dataflow_id" => self.flow.name.to_string(), "reason" => reason)
+            .increment(1);
         tracing::warn!(graph = %self.flow.name, operation, topic = carry.topic(), "a message is dropped: {why}");
     }
 }

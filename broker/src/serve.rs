@@ -67,9 +67,8 @@ pub fn run_with(
     options: &cli::Serve,
     beside: impl FnOnce(SocketAddr) -> Option<Ended> + Send + 'static,
 ) -> Result<(), ServeError> {
-    let metrics = PrometheusBuilder::new()
-        .install_recorder()
-        .map_err(|error| ServeError::Start(error.to_string()))?;
+    let metrics =
+        PrometheusBuilder::new().install_recorder().map_err(|error| ServeError::Start(error.to_string()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -92,8 +92,10 @@ impl<'a> Turn<'a> {
             self.broker.retain(publication);
         }
         let broker = self.broker;
-        let route =
-            self.scratch.routes.get(publication.topic(), broker.generation(), |topic| broker.find_route(topic));
+        let route = self
+            .scratch
+            .routes
+            .get(publication.topic(), broker.generation(), |topic| broker.find_route(topic));
         let shared = route.clients.len() > 1;
         self.scratch.frame.clear();
         for target in &route.clients {
@@ -101,7 +103,8 @@ impl<'a> Turn<'a> {
         }
         for share in &route.shares {
             // A member that is away is passed over while another is there.
-            let mut members = share.in_turn().filter(|t| !(t.no_local && t.client.id() == publication.publisher));
+            let mut members =
+                share.in_turn().filter(|t| !(t.no_local && t.client.id() == publication.publisher));
             let first = members.next();
             let online = |t: &&Target| t.client.lock().connection.is_some();
             if let Some(target) = first.filter(online).or_else(|| members.find(online)).or(first) {

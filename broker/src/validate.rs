@@ -16,6 +16,9 @@ pub fn run(options: &cli::Validate) -> ExitCode {
         return ExitCode::FAILURE;
     }
     let graphs = loaded.plans().len();
-    eprintln!("forebay: nothing is wrong; {graphs} {} would run", if graphs == 1 { "graph" } else { "graphs" });
+    eprintln!(
+        "forebay: nothing is wrong; {graphs} {} would run",
+        if graphs == 1 { "graph" } else { "graphs" }
+    );
     ExitCode::SUCCESS
 }

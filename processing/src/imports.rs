@@ -8,8 +8,8 @@ use wasmtime::component::{HasSelf, Linker, Resource};
 
 use crate::bindings::Host_;
 use crate::bindings::wasm_graph::processor::{
-    command_invoker, hybrid_logical_clock, logger, metrics, rpc_types, schema_registry, schema_types, state_store,
-    state_store_types, types,
+    command_invoker, hybrid_logical_clock, logger, metrics, rpc_types, schema_registry, schema_types,
+    state_store, state_store_types, types,
 };
 use crate::host::{Buffer, State};
 use crate::lift::lower_time;
@@ -162,10 +162,14 @@ impl GuestMetrics {
 fn check_metric((name, labels): &Key, room: bool) -> Result<(), metrics::MetricsError> {
     let too_long = |text: &str| text.len() > NAME_BYTES_MAX;
     if name.is_empty() || too_long(name) || labels.len() > LABELS_MAX {
-        return Err(refused(format!("a metric has a name of 1 to {NAME_BYTES_MAX} bytes and up to {LABELS_MAX} labels")));
+        return Err(refused(format!(
+            "a metric has a name of 1 to {NAME_BYTES_MAX} bytes and up to {LABELS_MAX} labels"
+        )));
     }
     if labels.iter().any(|(key, value)| key.is_empty() || too_long(key) || too_long(value)) {
-        return Err(refused(format!("a label has a key of 1 to {NAME_BYTES_MAX} bytes and no longer a value")));
+        return Err(refused(format!(
+            "a label has a key of 1 to {NAME_BYTES_MAX} bytes and no longer a value"
+        )));
     }
     if !room {
         return Err(refused("this operator has as many metrics as it may have".to_owned()));
@@ -262,7 +266,9 @@ impl state_store::Host for State {
                 SetConditions::OnlyIfEqualOrDoesNotExist => Condition::IfAbsentOrEqual,
                 SetConditions::Unconditional => Condition::Unconditional,
             },
-            expires: options.expires.map(|d| Duration::new(d.seconds, 0) + Duration::from_nanos(d.nanos.into())),
+            expires: options
+                .expires
+                .map(|d| Duration::new(d.seconds, 0) + Duration::from_nanos(d.nanos.into())),
             token: fencing_token.map(time),
         };
         Ok(self.state_store.set(&set, now()).map_err(failed).map(|version| {

@@ -75,7 +75,10 @@ fn lower_text(bytes: &Bytes, table: &mut ResourceTable) -> wasmtime::Result<Buff
     })
 }
 
-fn lower_schema(schema: &item::MessageSchema, table: &mut ResourceTable) -> wasmtime::Result<types::MessageSchema> {
+fn lower_schema(
+    schema: &item::MessageSchema,
+    table: &mut ResourceTable,
+) -> wasmtime::Result<types::MessageSchema> {
     Ok(match schema {
         item::MessageSchema::RegistryReference(reference) => {
             types::MessageSchema::RegistryReference(lower_text(reference, table)?)
@@ -145,7 +148,10 @@ fn lift_text(text: BufferOrString, table: &mut ResourceTable) -> wasmtime::Resul
     }
 }
 
-fn lift_schema(schema: types::MessageSchema, table: &mut ResourceTable) -> wasmtime::Result<item::MessageSchema> {
+fn lift_schema(
+    schema: types::MessageSchema,
+    table: &mut ResourceTable,
+) -> wasmtime::Result<item::MessageSchema> {
     Ok(match schema {
         types::MessageSchema::RegistryReference(reference) => {
             item::MessageSchema::RegistryReference(lift_text(reference, table)?)

@@ -145,7 +145,8 @@ fn private(path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     let Ok(me) = std::fs::metadata("/proc/self").map(|m| m.uid()) else { return false };
     let ours = |path: &Path| {
-        std::fs::symlink_metadata(path).is_ok_and(|m| !m.is_symlink() && m.uid() == me && m.mode() & 0o022 == 0)
+        std::fs::symlink_metadata(path)
+            .is_ok_and(|m| !m.is_symlink() && m.uid() == me && m.mode() & 0o022 == 0)
     };
     ours(path) && path.parent().is_some_and(ours)
 }

@@ -104,7 +104,9 @@ impl streams::HostOutputStream for Waiting<'_> {
         streams::HostOutputStream::write(self.table, stream, bytes)
     }
     fn blocking_write_and_flush(&mut self, stream: Output, bytes: Vec<u8>) -> StreamResult<()> {
-        self.stream(async |table| flowing::HostOutputStream::blocking_write_and_flush(table, stream, bytes).await)
+        self.stream(async |table| {
+            flowing::HostOutputStream::blocking_write_and_flush(table, stream, bytes).await
+        })
     }
     fn blocking_write_zeroes_and_flush(&mut self, stream: Output, len: u64) -> StreamResult<()> {
         self.stream(async |table| {

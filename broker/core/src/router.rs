@@ -95,10 +95,11 @@ impl<S> Node<S> {
             (None, End::Below) => &mut self.below,
             (Some(name), _) => {
                 let shares = self.shares.get_or_insert_default();
-                let at = shares.iter().position(|(e, s)| *e == end && &*s.name == name).unwrap_or_else(|| {
-                    shares.push((end, Share { name: name.into(), members: BTreeMap::new() }));
-                    shares.len() - 1
-                });
+                let at =
+                    shares.iter().position(|(e, s)| *e == end && &*s.name == name).unwrap_or_else(|| {
+                        shares.push((end, Share { name: name.into(), members: BTreeMap::new() }));
+                        shares.len() - 1
+                    });
                 &mut shares[at].1.members
             }
         }
@@ -233,12 +234,7 @@ fn remove_below<S>(
     removed
 }
 
-fn visit<'a, S>(
-    node: &'a Node<S>,
-    topic: Option<&str>,
-    hidden: bool,
-    each: &mut dyn FnMut(Match<'a, S>),
-) {
+fn visit<'a, S>(node: &'a Node<S>, topic: Option<&str>, hidden: bool, each: &mut dyn FnMut(Match<'a, S>)) {
     if !hidden {
         give(&node.below, None, each);
     }
@@ -275,12 +271,8 @@ fn give<'a, S>(entries: &'a Entries<S>, share: Option<&'a str>, each: &mut dyn F
 mod tests {
     use super::*;
 
-    const OPTIONS: Options = Options {
-        qos: QoS::AtMostOnce,
-        no_local: false,
-        retain_as_published: false,
-        identifier: None,
-    };
+    const OPTIONS: Options =
+        Options { qos: QoS::AtMostOnce, no_local: false, retain_as_published: false, identifier: None };
 
     fn matching(router: &Router<()>, topic: &str) -> Vec<SubscriberId> {
         let mut ids = Vec::new();
@@ -295,7 +287,8 @@ mod tests {
             "#", "+", "a", "a/b", "a/+", "+/b", "a/#", "a/b/#", "+/+/c", "/", "/+", "+/", "$SYS/#", "$SYS/+",
             "a//b", "a/+/b", "+/#",
         ];
-        let topics = ["a", "b", "a/b", "a/b/c", "/", "/b", "a/", "$SYS", "$SYS/x", "a//b", "$SYS/x/y", "x/y/c"];
+        let topics =
+            ["a", "b", "a/b", "a/b/c", "/", "/b", "a/", "$SYS", "$SYS/x", "a//b", "$SYS/x/y", "x/y/c"];
         let mut router = Router::default();
         for (id, filter) in filters.iter().enumerate() {
             assert!(router.subscribe(filter, None, id as u64, (), OPTIONS));

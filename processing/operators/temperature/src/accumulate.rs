@@ -30,7 +30,15 @@ impl Statistics {
         let last_at = (staged.timestamp.timestamp.secs, staged.timestamp.timestamp.nanos);
         if payload.is_empty() {
             let (max, min) = (f64::MIN, f64::MAX);
-            return Ok(Self { count: 0, sum: 0.0, max, min, last: 0.0, last_at: (0, 0), unit: Unit::Celsius });
+            return Ok(Self {
+                count: 0,
+                sum: 0.0,
+                max,
+                min,
+                last: 0.0,
+                last_at: (0, 0),
+                unit: Unit::Celsius,
+            });
         }
         let temperature = temperature(&payload)?;
         let Temperature { count, max, min, average, last, unit, .. } = temperature;
@@ -38,7 +46,8 @@ impl Statistics {
     }
 
     fn add(&mut self, message: &Message) -> Result<(), Error> {
-        let temperature = temperature(&message.payload.read()).unwrap_or_else(|error| panic!("{}", error.message));
+        let temperature =
+            temperature(&message.payload.read()).unwrap_or_else(|error| panic!("{}", error.message));
         let value = temperature.value.expect("a reading has a value");
         self.count += 1;
         self.sum += value;

@@ -68,7 +68,8 @@ fn init(options: TokenStream) -> Result<Option<Ident>, Error> {
 fn operator(kind: &str, init: &Option<Ident>, function: &ItemFn) -> Tokens {
     let name = &function.sig.ident;
     let kind = format_ident!("{kind}");
-    let arguments: Vec<Ident> = (0..function.sig.inputs.len()).map(|n| format_ident!("argument_{n}")).collect();
+    let arguments: Vec<Ident> =
+        (0..function.sig.inputs.len()).map(|n| format_ident!("argument_{n}")).collect();
     let types = match kind.to_string().as_str() {
         "branch" => quote!(argument_0: HybridLogicalClock, argument_1: DataModel),
         "accumulate" => quote!(argument_0: DataModel, argument_1: ::std::vec::Vec<DataModel>),
