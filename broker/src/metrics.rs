@@ -1,7 +1,7 @@
 //! The broker's counters. Names of AIO.md §9.5 where AIO has one, `forebay_` otherwise.
 
 use broker_core::session::DropCause;
-use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
+use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
 
 /// Handles made once; counting is one atomic addition.
 pub struct Metrics {
@@ -85,4 +85,34 @@ fn describe() {
     describe_counter!("forebay_messages_dropped_total", "Messages that a subscriber did not get, by cause");
     describe_counter!("forebay_packets_refused_total", "Connections ended for what the peer sent, by reason");
     describe_counter!("forebay_connections_total", "Connections accepted");
+    describe_counter!("aio_dataflow_reconcile_errors", "Errors found in resources");
+    describe_gauge!("aio_dataflow_active_dataflow_graphs", "Graphs that run");
+    describe_counter!("aio_dataflow_graph_errors", "Graphs that could not be started, by reason code");
+    describe_counter!("aio_dataflow_graph_module_exit", "Operator instances that were ended");
+    describe_counter!("aio_dataflow_messages_received", "Messages that graphs took");
+    describe_counter!("aio_dataflow_messages_sent", "Messages that graphs published");
+    describe_counter!("aio_dataflow_messages_filtered", "Messages that a filter dropped");
+    describe_counter!(
+        "aio_dataflow_messages_expired",
+        "Messages whose time was over before a graph came to them"
+    );
+    describe_counter!(
+        "aio_dataflow_messages_dropped_processing_errors",
+        "Messages dropped for an error in a graph"
+    );
+    describe_counter!(
+        "aio_dataflow_messages_dropped_when_busy",
+        "Messages dropped since a graph had too many waiting"
+    );
+    describe_counter!("aio_dataflow_errors", "Errors in graphs, by reason");
+    describe_counter!("forebay_graph_moved_off_total", "Times a slow graph was moved to a thread of its own");
+    describe_counter!(
+        "forebay_operator_instances_total",
+        "Ends and restarts of operator instances, by event"
+    );
+    describe_histogram!(
+        "aio_dataflow_processing_latency",
+        Unit::Milliseconds,
+        "Time a message spent in a graph"
+    );
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use broker_core::packet::ReasonCode;
+use metrics::counter;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -88,8 +89,10 @@ async fn serve(
     let mut terminate = signal(SignalKind::terminate()).map_err(started)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(started)?;
     let loaded = Arc::new(config::load(&options.files));
+    let errors = counter!("aio_dataflow_reconcile_errors");
     for finding in &loaded.findings {
         eprintln!("{finding}");
+        errors.increment(u64::from(finding.is_error()));
     }
     let listeners = bind_all(options)?;
     let admin_listener = options.admin.map(bind).transpose()?;

@@ -10,9 +10,7 @@ pub fn run(options: &cli::Validate) -> ExitCode {
     for finding in &loaded.findings {
         println!("{finding}");
     }
-    let errors = loaded.findings.iter().filter(|finding| finding.is_error()).count();
-    if errors > 0 {
-        eprintln!("forebay: {errors} {}", if errors == 1 { "error" } else { "errors" });
+    if loaded.has_errors() {
         return ExitCode::FAILURE;
     }
     let graphs = loaded.plans().len();

@@ -160,7 +160,7 @@ static PENDING: &[Pending] = &[
         &["spec", "authentication", "method"],
         OneOf(&["SystemAssignedManagedIdentity", "UserAssignedManagedIdentity"]),
         Ignored,
-        "managed identities; use `ArtifactPullSecret` or `Anonymous`",
+        "SystemAssignedManagedIdentity and UserAssignedManagedIdentity; the registry is asked without credentials",
     ),
     row(REGISTRY, &["spec", "trustSettings"], Set, Refused, "checking signatures"),
     row(REGISTRY, &["spec", "codeSigningCas"], Set, Refused, "checking signatures"),

@@ -205,7 +205,9 @@ impl<'a> Planner<'a> {
                 let secret = find(&self.loaded.resources.secrets, self.namespace, &settings.secret_ref)?;
                 Credentials::from_secret(&secret.spec, host).ok()?
             }
-            _ => return None,
+            // Said at loading: without an identity the registry is asked as anybody would.
+            RegistryAuthentication::SystemAssignedManagedIdentity(_)
+            | RegistryAuthentication::UserAssignedManagedIdentity(_) => Credentials::Anonymous,
         };
         Some(RegistryPlan { name, host, credentials, plain_http: found.meta.settings.plain_http })
     }

@@ -159,7 +159,7 @@ fn example_2_is_ready_to_run() {
 }
 
 #[test]
-fn the_quick_setup_with_a_managed_identity_is_read_and_the_graph_says_what_is_missing() {
+fn the_quick_setup_with_a_managed_identity_runs_without_credentials_and_says_so() {
     let registry = "\
 apiVersion: connectivity.iotoperations.azure.com/v1beta1
 kind: RegistryEndpoint
@@ -174,13 +174,11 @@ spec:
       audience: https://management.azure.com/
 ";
     let loaded = forebay_config::load_str("t.yaml", &format!("{registry}---\n{EXAMPLE_1}"));
-    let errors: Vec<_> = loaded.findings.iter().filter(|f| f.is_error()).map(ToString::to_string).collect();
-    assert_eq!(
-        errors,
-        [concat!(
-            "t.yaml:33:30: error: `spec.nodes[1].graphSettings.registryEndpointRef` names RegistryEndpoint ",
-            "`my-registry`, whose method SystemAssignedManagedIdentity is not supported yet"
-        )]
+    assert!(!loaded.has_errors());
+    let notes: Vec<_> = loaded.findings.iter().map(ToString::to_string).collect();
+    assert!(
+        notes[0]
+            .starts_with("t.yaml:8:5: note: `spec.authentication.method` is accepted, but not yet in effect")
     );
-    assert!(loaded.plans().is_empty());
+    assert_eq!(loaded.plans()[0].stages[0].registry.credentials, Credentials::Anonymous);
 }

@@ -227,7 +227,7 @@ spec:
       tenantId: b
 ",
         &["t.yaml:8:5: note: `spec.authentication.method` is accepted, but not yet in effect: \
-             managed identities; use `ArtifactPullSecret` or `Anonymous`"],
+             SystemAssignedManagedIdentity and UserAssignedManagedIdentity; the registry is asked without credentials"],
     );
 }
 

@@ -89,6 +89,12 @@ pub struct Identity {
     pub operation: Arc<str>,
 }
 
+/// What an operation has used of limits that are not an instance's own: a crash does not give them anew.
+pub(crate) struct Used {
+    log: crate::imports::LogBudget,
+    metrics: crate::imports::GuestMetrics,
+}
+
 /// What a guest's store holds.
 pub struct State {
     wasi: WasiCtx,
@@ -99,6 +105,9 @@ pub struct State {
     pub(crate) state_store: Arc<StateStore>,
     pub(crate) log: crate::imports::LogBudget,
     pub(crate) metrics: crate::imports::GuestMetrics,
+    /// Bytes of all its memories, and elements of all its tables.
+    memory_bytes: usize,
+    table_elements: usize,
     /// The limiter refused memory during the call under way.
     pub(crate) memory_refused: bool,
     pub(crate) call: Call,
@@ -116,21 +125,33 @@ pub(crate) struct Call {
 }
 
 impl State {
-    pub(crate) fn new(host: &Host, identity: Identity, limits: Arc<Limits>) -> Self {
+    /// For an operation; with what an earlier instance of it has `used`, if there was one.
+    pub(crate) fn new(host: &Host, identity: Identity, limits: Arc<Limits>, used: Option<Used>) -> Self {
+        let used = used.unwrap_or_else(|| Used {
+            log: crate::imports::LogBudget::new(limits.log_lines_per_second_max),
+            metrics: crate::imports::GuestMetrics::new(limits.metrics_max),
+        });
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits.handles_max);
         Self {
             wasi: WasiCtx::builder().build(),
             table,
-            log: crate::imports::LogBudget::new(limits.log_lines_per_second_max),
-            metrics: crate::imports::GuestMetrics::new(limits.metrics_max),
+            log: used.log,
+            metrics: used.metrics,
             identity,
             limits,
             state_store: Arc::clone(&host.state_store),
+            memory_bytes: 0,
+            table_elements: 0,
             memory_refused: false,
             call: Call::default(),
             on_overrun: host.on_overrun.clone(),
         }
+    }
+
+    /// What goes on to the operation's next instance.
+    pub(crate) fn into_used(self) -> Used {
+        Used { log: self.log, metrics: self.metrics }
     }
 
     /// A call begins that may take `max`.
@@ -141,7 +162,8 @@ impl State {
 
     /// The longest that a guest may wait inside a host function.
     pub(crate) fn longest_wait(&self) -> Duration {
-        self.call.max
+        let elapsed = self.call.first_tick.map_or(Duration::ZERO, |tick| tick.elapsed());
+        self.call.max.saturating_sub(elapsed)
     }
 
     /// An epoch ended during a call. False when the call must end, too.
@@ -167,14 +189,24 @@ impl WasiView for State {
     }
 }
 
+/// A component may have several memories and tables: the limits are for all of them together.
 impl ResourceLimiter for State {
-    fn memory_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        let allowed = desired <= self.limits.memory_bytes_max;
+    fn memory_growing(&mut self, now: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let all = self.memory_bytes.saturating_add(desired.saturating_sub(now));
+        let allowed = all <= self.limits.memory_bytes_max;
+        if allowed {
+            self.memory_bytes = all;
+        }
         self.memory_refused |= !allowed;
         Ok(allowed)
     }
 
-    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(desired <= self.limits.table_elements_max)
+    fn table_growing(&mut self, now: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let all = self.table_elements.saturating_add(desired.saturating_sub(now));
+        let allowed = all <= self.limits.table_elements_max;
+        if allowed {
+            self.table_elements = all;
+        }
+        Ok(allowed)
     }
 }

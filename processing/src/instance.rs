@@ -12,10 +12,11 @@ use wasmtime::{Store, UpdateDeadline};
 
 use crate::bindings::wasm_graph::processor::hybrid_logical_clock::HybridLogicalClock;
 use crate::bindings::wasm_graph::processor::types::{DataModel, Error, ModuleConfiguration};
-use crate::host::{Host, Identity, State};
-use crate::lift::{lift, lower, lower_time};
+use crate::host::{Host, Identity, State, Used};
+use crate::lift::{lift, lift_time, lower, lower_time};
 use crate::limits::Limits;
 use crate::module::{Exports, Module, ModuleError};
+use crate::wasi::Overslept;
 
 /// The first wait before a crashed operator is begun anew; doubles with each crash in a row.
 const BACK_OFF_MIN: Duration = Duration::from_millis(10);
@@ -52,6 +53,8 @@ pub struct Instance {
     limits: Arc<Limits>,
     configuration: Vec<(String, String)>,
     live: Option<Live>,
+    /// What the instance before had used of what is limited for the operation as a whole.
+    used: Option<Used>,
     crashes: u32,
     again_at: Option<Instant>,
 }
@@ -63,6 +66,8 @@ enum Function {
     Map(Process<(DataModel,), DataModel>),
     Filter(Process<(DataModel,), bool>),
     Branch(Process<(HybridLogicalClock, DataModel), bool>),
+    Accumulate(Process<(DataModel, Vec<DataModel>), DataModel>),
+    Delay(Process<(DataModel, HybridLogicalClock), HybridLogicalClock>),
 }
 
 struct Live {
@@ -96,6 +101,7 @@ impl Instance {
             limits,
             configuration,
             live: None,
+            used: None,
             crashes: 0,
             again_at: None,
         };
@@ -103,9 +109,10 @@ impl Instance {
         Ok(instance)
     }
 
-    fn begin(&self) -> Result<Live, StartError> {
+    fn begin(&mut self) -> Result<Live, StartError> {
         let failed = |error: wasmtime::Error| StartError::Instantiate(format!("{error:#}"));
-        let state = State::new(&self.host, self.identity.clone(), Arc::clone(&self.limits));
+        let used = self.used.take();
+        let state = State::new(&self.host, self.identity.clone(), Arc::clone(&self.limits), used);
         let mut store = Store::new(&self.host.engine, state);
         store.limiter(|state| state);
         store.epoch_deadline_callback(|mut context| {
@@ -125,15 +132,21 @@ impl Instance {
         let function = match self.kind {
             Kind::Filter => Function::Filter(linked.get_typed_func(&mut store, process).map_err(failed)?),
             Kind::Branch => Function::Branch(linked.get_typed_func(&mut store, process).map_err(failed)?),
+            Kind::Accumulate => {
+                Function::Accumulate(linked.get_typed_func(&mut store, process).map_err(failed)?)
+            }
+            Kind::Delay => Function::Delay(linked.get_typed_func(&mut store, process).map_err(failed)?),
             _ => Function::Map(linked.get_typed_func(&mut store, process).map_err(failed)?),
         };
         let configuration =
             ModuleConfiguration { properties: self.configuration.clone(), module_schemas: Vec::new() };
-        match init.call(&mut store, (&configuration,)) {
-            Ok((true,)) => Ok(Live { store, function }),
-            Ok((false,)) => Err(StartError::Refused),
-            Err(error) => Err(StartError::Init(cause(&store, &error, limits, limits.init_max))),
-        }
+        let error = match init.call(&mut store, (&configuration,)) {
+            Ok((true,)) => return Ok(Live { store, function }),
+            Ok((false,)) => StartError::Refused,
+            Err(error) => StartError::Init(cause(&store, &error, limits, limits.init_max)),
+        };
+        self.used = Some(store.into_data().into_used());
+        Err(error)
     }
 
     /// The live instance; begun anew when the wait after a crash is over.
@@ -195,7 +208,8 @@ impl Instance {
                 let cause = cause(&live.store, &error, &limits, max);
                 tracing::error!(graph = %self.identity.graph, operation = %self.identity.operation,
                     "the operator is ended: {cause}");
-                self.live = None;
+                // A crash gives no new metrics and no new log lines.
+                self.used = self.live.take().map(|live| live.store.into_data().into_used());
                 self.wait();
                 self.count(cause.reason());
                 metrics::counter!("aio_dataflow_graph_module_exit", "dataflow_id" => self.identity.graph.to_string())
@@ -208,7 +222,7 @@ impl Instance {
 
 fn cause(store: &Store<State>, error: &wasmtime::Error, limits: &Limits, max: Duration) -> OperatorError {
     let state = store.data();
-    if state.call.overdue {
+    if state.call.overdue || error.is::<Overslept>() {
         return OperatorError::Deadline(max);
     }
     if state.memory_refused {
@@ -262,6 +276,27 @@ impl Operator for Instance {
             let Function::Branch(function) = function else { return wrong_kind() };
             let lowered = lower(data, &mut store.data_mut().table)?;
             process(store, function, (lower_time(time), lowered))
+        })
+    }
+
+    fn accumulate(&mut self, staged: &Data, batch: &[Data]) -> Result<Data, OperatorError> {
+        self.call(|Live { store, function }| {
+            let Function::Accumulate(function) = function else { return wrong_kind() };
+            let table = &mut store.data_mut().table;
+            let staged = lower(staged, table)?;
+            let batch = batch.iter().map(|data| lower(data, table)).collect::<wasmtime::Result<Vec<_>>>()?;
+            match process(store, function, (staged, batch))? {
+                Ok(made) => Ok(Ok(lift(made, &mut store.data_mut().table)?)),
+                Err(error) => Ok(Err(error)),
+            }
+        })
+    }
+
+    fn delay(&mut self, data: &Data, time: &Hlc) -> Result<Hlc, OperatorError> {
+        self.call(|Live { store, function }| {
+            let Function::Delay(function) = function else { return wrong_kind() };
+            let lowered = lower(data, &mut store.data_mut().table)?;
+            Ok(process(store, function, (lowered, lower_time(time)))?.map(lift_time))
         })
     }
 }

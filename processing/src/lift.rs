@@ -53,6 +53,12 @@ pub fn lower_time(time: &Hlc) -> clock::HybridLogicalClock {
     }
 }
 
+/// What the guest says a logical time is.
+pub fn lift_time(time: clock::HybridLogicalClock) -> Hlc {
+    let clock::HybridLogicalClock { timestamp, counter, node_id } = time;
+    Hlc { secs: timestamp.secs, nanos: timestamp.nanos, counter, node: node_id.into() }
+}
+
 fn lower_timestamp(time: &Hlc) -> types::Timestamp {
     types::Timestamp {
         timestamp: clock::Timespec { secs: time.secs, nanos: time.nanos },

@@ -9,8 +9,14 @@ use std::time::Duration;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 use wasmtime_wasi::p2::bindings::io::{poll as waiting, streams as flowing};
+use wasmtime_wasi::p2::bindings::sockets::network::{self, ErrorCode, IpAddressFamily};
+use wasmtime_wasi::p2::bindings::sockets::tcp_create_socket;
 use wasmtime_wasi::p2::bindings::sync::io::{poll, streams};
-use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, DynPollable, StreamError, StreamResult};
+use wasmtime_wasi::p2::bindings::sync::sockets::udp_create_socket;
+use wasmtime_wasi::p2::{
+    DynInputStream, DynOutputStream, DynPollable, SocketResult, StreamError, StreamResult,
+};
+use wasmtime_wasi::p2::{IoError, Network, SocketError, TcpSocket, UdpSocket};
 use wasmtime_wasi::{WasiView, runtime};
 
 use crate::host::State;
@@ -21,6 +27,8 @@ pub fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
     poll::add_to_linker::<State, Io>(linker, io)?;
     streams::add_to_linker::<State, Io>(linker, io)?;
+    tcp_create_socket::add_to_linker::<State, Sockets>(linker, |_| Sockets)?;
+    udp_create_socket::add_to_linker::<State, Sockets>(linker, |_| Sockets)?;
     linker.allow_shadowing(false);
     Ok(())
 }
@@ -28,6 +36,46 @@ pub fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
 fn io(state: &mut State) -> Waiting<'_> {
     let longest = state.longest_wait();
     Waiting { table: state.ctx().table, longest }
+}
+
+/// The guest waited until its deadline.
+#[derive(Debug, thiserror::Error)]
+#[error("the guest waited longer than a call may take")]
+pub struct Overslept;
+
+/// No socket is ever made. What wasmtime's own would do with one blocks, which panics on a thread of an async
+/// runtime: a guest that binds a socket would end the thread that called it.
+pub struct Sockets;
+
+impl HasData for Sockets {
+    type Data<'a> = Self;
+}
+
+impl network::Host for Sockets {
+    fn convert_error_code(&mut self, error: SocketError) -> wasmtime::Result<ErrorCode> {
+        error.downcast()
+    }
+    fn network_error_code(&mut self, _: Resource<IoError>) -> wasmtime::Result<Option<ErrorCode>> {
+        Ok(None)
+    }
+}
+
+impl network::HostNetwork for Sockets {
+    fn drop(&mut self, _: Resource<Network>) -> wasmtime::Result<()> {
+        Ok(())
+    }
+}
+
+impl tcp_create_socket::Host for Sockets {
+    fn create_tcp_socket(&mut self, _: IpAddressFamily) -> SocketResult<Resource<TcpSocket>> {
+        Err(ErrorCode::AccessDenied.into())
+    }
+}
+
+impl udp_create_socket::Host for Sockets {
+    fn create_udp_socket(&mut self, _: IpAddressFamily) -> SocketResult<Resource<UdpSocket>> {
+        Err(ErrorCode::AccessDenied.into())
+    }
 }
 
 struct Io;
@@ -45,9 +93,7 @@ pub struct Waiting<'a> {
 /// Runs `future` to its end, or for `longest`, without holding up the runtime that we may be called from.
 fn wait<F: Future>(longest: Duration, future: F) -> wasmtime::Result<F::Output> {
     let bounded = async move {
-        tokio::time::timeout(longest, future)
-            .await
-            .map_err(|_| wasmtime::Error::msg("the guest waited longer than a call may take"))
+        tokio::time::timeout(longest, future).await.map_err(|_| wasmtime::Error::new(Overslept))
     };
     match Handle::try_current() {
         Ok(handle) if handle.runtime_flavor() == RuntimeFlavor::MultiThread => {

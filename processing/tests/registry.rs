@@ -1,4 +1,5 @@
 //! Pulling from a real registry: Debian's docker-registry, with artifacts pushed as ORAS pushes them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod registry_support;
 

@@ -1,4 +1,5 @@
 //! An OCI image layout directory as a registry.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod registry_support;
 

@@ -30,8 +30,8 @@ impl Bystander {
         self.client.publish("sensor/temperature/raw", 0, reading.as_bytes());
         let message = self.client.receive();
         assert_eq!(message.topic, "sensor/temperature/processed");
-        let json: serde_json::Value =
-            serde_json::from_slice(&message.payload).expect("the graph answers JSON");
-        assert_eq!(json["temperature"]["value"].as_f64(), Some((fahrenheit - 32.0) * 5.0 / 9.0));
+        // As text: reading it back into a number could lose its last digit.
+        let value = format!(r#""value":{:?},"#, (fahrenheit - 32.0) * 5.0 / 9.0);
+        assert!(message.text().contains(&value), "{value} in {}", message.text());
     }
 }

@@ -89,7 +89,7 @@ fn validate_names_file_line_and_key_of_an_unknown_field_and_ends_with_1() {
     let found = output.lines().find(|line| line.contains("moed")).expect("a line about it");
     assert!(found.contains(&place) && found.contains("error"), "{output}");
     assert_eq!(
-        output.lines().filter(|line| line.contains("error")).count(),
+        output.lines().filter(|line| line.contains(": error: ")).count(),
         1,
         "one line, one finding:\n{output}"
     );

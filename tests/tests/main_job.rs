@@ -98,12 +98,9 @@ fn order_is_kept_through_the_graph() {
     publisher.send(&batch);
     for n in 0..500 {
         let text = subscriber.receive().text();
-        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(
-            value["temperature"]["value"].as_f64(),
-            Some((f64::from(n) - 32.0) * 5.0 / 9.0),
-            "reading {n}"
-        );
+        // As text: reading it back into a number could lose its last digit.
+        let value = format!(r#""value":{:?},"#, (f64::from(n) - 32.0) * 5.0 / 9.0);
+        assert!(text.contains(&value), "reading {n}: {value} in {text}");
     }
 }
 

@@ -8,7 +8,6 @@ use crate::resource::endpoint::DataflowEndpoint;
 use crate::resource::graph::{
     DataflowGraph, DestinationSettings, GraphSettings, NodeConnection, NodeSettings, SourceSettings,
 };
-use crate::resource::registry::RegistryAuthentication;
 use crate::topic::{Template, TopicFilter};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -93,19 +92,7 @@ impl<'a> Check<'a> {
     fn graph_node(&mut self, graph: &'a Resource<DataflowGraph>, key: &str, settings: &GraphSettings) {
         let key = format!("{key}.graphSettings");
         let (at, name) = (format!("{key}.registryEndpointRef"), &settings.registry_endpoint_ref);
-        if let Found::Resource(registry) =
-            self.follow(graph, &at, name, "RegistryEndpoint", |r| &r.registries, true)
-        {
-            let method = registry.spec.authentication.method();
-            if !matches!(
-                registry.spec.authentication,
-                RegistryAuthentication::Anonymous(_) | RegistryAuthentication::ArtifactPullSecret(_)
-            ) {
-                let message =
-                    format!("`{at}` names {}, whose method {method} is not supported yet", registry.id);
-                self.tell(graph, |report| report.error(name.position, at, message));
-            }
-        }
+        self.follow(graph, &at, name, "RegistryEndpoint", |r| &r.registries, true);
         let mut seen = BTreeSet::new();
         for (index, parameter) in settings.configuration.iter().enumerate() {
             if !seen.insert(parameter.key.as_str()) {

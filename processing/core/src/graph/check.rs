@@ -186,6 +186,7 @@ impl<'a> Check<'a> {
             }
             (_, None) => {}
         }
+        let sound = self.findings.len() == before;
         // A sink is no exception: what leaves through it is one stream, and merging is what concatenate says.
         if self.kind(to) != Kind::Concatenate && !self.inputs[to].is_empty() {
             let message = format!(
@@ -195,7 +196,8 @@ impl<'a> Check<'a> {
             );
             self.find(Problem::Inputs, element, message);
         }
-        self.findings.len() == before
+        // One input too many may well be what closes a cycle, which is the better news.
+        sound
     }
 
     fn arms(&mut self) {
@@ -251,7 +253,7 @@ impl<'a> Check<'a> {
             let cycle = self.cycle(start, &waiting);
             let names: Vec<&str> = cycle.iter().map(|&at| self.name(at)).collect();
             let element = Element::Operation(cycle.first().copied().unwrap_or(start));
-            let message = format!("the connections go round in a circle: {}", names.join(" → "));
+            let message = format!("the connections make a cycle: {}", names.join(" → "));
             self.find(Problem::Cycle, element, message);
         }
         order

@@ -50,7 +50,7 @@ fn a_cycle_is_named_whole() {
         &["s>c", "c>a", "a>b", "b>c", "b>k"],
     );
     assert_eq!(found[0].0, Problem::Cycle);
-    assert_eq!(found[0].1, "the connections go round in a circle: c → a → b → c");
+    assert_eq!(found[0].1, "the connections make a cycle: c → a → b → c");
 }
 
 #[test]
