@@ -418,7 +418,8 @@ fn what_is_no_graph_is_told_with_its_line() {
     no_graph("    module: m:1\n", "", "g.yaml:12:11", "operations[1].name");
     no_graph(second_arm, "", "g.yaml:12:11", "operations[1].name");
     no_graph("      arm: \"False\"\n", "", "g.yaml:28:5", "connections[2]");
-    no_graph("    to:\n      name: sink\n", "    to:\n      name: b\n", "g.yaml:33:5", "connections[3]");
+    // It closes a cycle, which is told first; the second input that it is for `b`, too.
+    no_graph("    to:\n      name: sink\n", "    to:\n      name: b\n", "g.yaml:12:11", "operations[1].name");
     no_graph("operationType: source", "operationType: sink", "g.yaml:1:1", "");
     let configuration = "moduleConfigurations:\n  - name: bb\n    parameters: {}\noperations:";
     no_graph("operations:", configuration, "g.yaml:9:11", "moduleConfigurations[0].name");
