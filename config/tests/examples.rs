@@ -178,7 +178,7 @@ spec:
     let notes: Vec<_> = loaded.findings.iter().map(ToString::to_string).collect();
     assert!(
         notes[0]
-            .starts_with("t.yaml:8:5: note: `spec.authentication.method` is accepted, but not yet in effect")
+            .starts_with("t.yaml:9:5: note: `spec.authentication.method` is accepted, but not yet in effect")
     );
     assert_eq!(loaded.plans()[0].stages[0].registry.credentials, Credentials::Anonymous);
 }
