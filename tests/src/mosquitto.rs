@@ -62,11 +62,11 @@ impl Subscriber {
     }
 
     /// The next message.
-    pub fn next(&mut self) -> Message {
+    pub fn receive(&mut self) -> Message {
         let at = self.taken;
         let text = wait::until("mosquitto_sub prints a message", || {
-            let messages = self.process.lines().into_iter().filter(|line| line.starts_with("message {"));
-            messages.skip(at).next().ok_or_else(|| self.process.output())
+            let mut messages = self.process.lines().into_iter().filter(|line| line.starts_with("message {"));
+            messages.nth(at).ok_or_else(|| self.process.output())
         });
         self.taken += 1;
         parse(text.trim_start_matches("message "))

@@ -66,7 +66,13 @@ fn malformed_packets_end_their_own_connection_and_nothing_else() {
         ("PINGREQ with a body", vec![0xC0, 1, 0], malformed),
         ("a second CONNECT", Connect::v5("babbler").bytes(), &[0x82]),
         ("a packet only servers send", vec![0x20, 3, 0, 0, 0], either),
-        ("AUTH without a method", vec![0xF0, 0], &[0x82, 0x8C]),
+        ("AUTH with a server's reason", vec![0xF0, 0], either),
+        ("AUTH without a method", vec![0xF0, 2, 0x19, 0], either),
+        (
+            "AUTH where none was agreed on",
+            packet(0xF0, &[vec![0x19], span(&[&[0x15], &text("PLAIN")[..]].concat())].concat()),
+            &[0x82, 0x8C],
+        ),
     ];
     for (what, bytes, reasons) in cases {
         refuses(&broker, what, &bytes, reasons);

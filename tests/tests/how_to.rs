@@ -33,7 +33,7 @@ fn example_1_runs_unchanged() {
     let mut subscriber = Subscriber::start(broker.addr, "mqttv5", "sensor/temperature/processed", 1, &[]);
     let reading = r#"{"temperature":{"value":100.0,"unit":"F"}}"#;
     mosquitto::publish(broker.addr, "mqttv5", "sensor/temperature/raw", reading, 1, &[]);
-    let json = subscriber.next().json();
+    let json = subscriber.receive().json();
     assert_eq!(json["temperature"]["value"].as_f64(), Some(37.77777777777778));
     assert_eq!(json["temperature"]["unit"], "C");
 

@@ -27,7 +27,7 @@ fn converts(broker: &Forebay, version: &str, qos: u8) {
     let properties = if version == "mqttv5" { properties.as_slice() } else { &[] };
     mosquitto::publish(broker.addr, version, RAW, READING, qos, properties);
 
-    let message = subscriber.next();
+    let message = subscriber.receive();
     let what = format!("{version} QoS {qos}: {message:?}");
     assert_eq!(message.topic, PROCESSED, "{what}");
     assert!(!message.retain, "{what}");

@@ -20,7 +20,7 @@ fn every_protocol_version_and_qos_reaches_every_other_on_one_port() {
             let text = format!("{version} at {qos}");
             mosquitto::publish(broker.addr, version, "plain/a", &text, qos, &[]);
             for subscriber in &mut subscribers {
-                let message = subscriber.next();
+                let message = subscriber.receive();
                 assert_eq!((message.payload.as_str(), message.qos), (text.as_str(), u64::from(qos)));
                 assert_eq!(message.topic, "plain/a");
             }
@@ -40,7 +40,7 @@ fn properties_of_a_publish_reach_the_subscriber_in_their_order() {
         &["-D", "publish", "correlation-data", "c0ffee"],
     ];
     mosquitto::publish(broker.addr, "mqttv5", "p", "x", 1, &properties.concat());
-    let got = subscriber.next().properties;
+    let got = subscriber.receive().properties;
     assert!(got.contains(r#""user-properties":{"k":"1","k":"2"}"#), "{got}");
     for part in [
         r#""content-type":"text/plain""#,

@@ -43,6 +43,8 @@ struct Entry<S> {
 
 type Entries<S> = BTreeMap<SubscriberId, Entry<S>>;
 
+type Shares<S> = Vec<(End, Share<S>)>;
+
 #[derive(Debug)]
 struct Share<S> {
     name: Box<str>,
@@ -57,9 +59,8 @@ struct Node<S> {
     here: Entries<S>,
     /// Subscriptions that end here with `/#`.
     below: Entries<S>,
-    /// Shares of either kind; rare.
-    #[expect(clippy::box_collection, reason = "a pointer in the many nodes without shares")]
-    shares: Option<Box<Vec<(End, Share<S>)>>>,
+    /// Shares of either kind; rare, so a node without any holds a pointer only.
+    shares: Option<Box<Shares<S>>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,7 @@
 //! Windows: a delay that rounds up to the window's end, and an accumulate that sums what it holds.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
