@@ -10,7 +10,6 @@ use super::Digest;
 #[error("cannot pull {reference}: {cause}{}", cause.advice().map(|advice| format!(" ({advice})")).unwrap_or_default())]
 pub struct RegistryError {
     reference: String,
-    #[source]
     cause: Box<Cause>,
 }
 

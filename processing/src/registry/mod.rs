@@ -148,7 +148,8 @@ impl Registry {
         let Some(content) = cache.load(&record, &endpoint.limits).await else {
             return Err(error);
         };
-        tracing::warn!(reference = %full, digest = %content.layer.digest, error = %error, "registry is away: using the cached artifact");
+        let digest = &content.layer.digest;
+        tracing::warn!(reference = %full, %digest, %error, "registry is away: using the cached artifact");
         Ok(Artifact { fallback: Some(Arc::new(error)), ..artifact(full, content, true) })
     }
 
