@@ -8,18 +8,23 @@ use std::time::Duration;
 use broker_core::packet::QoS;
 use broker_core::router::Options;
 use config::resource::registry::{Credentials, RegistryHost};
-use config::{GraphPlan, Loaded, RegistryPlan};
+use config::{GraphPlan, LinkPlan, Loaded, RegistryPlan, StagePlan};
 use metrics::{counter, gauge};
 use processing::host::{Host, HostError, Options as HostOptions};
 use processing::limits::Limits;
 use processing::module::Modules;
 use processing::registry::{Auth, Endpoint, Location, PlainHttp, Registry, RegistryError};
-use processing::runtime::{GraphError, GraphRuntime};
+use processing::runtime::{Flow, GraphError, GraphRuntime, Stage};
+use processing_core::graph::Link;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::broker::Broker;
-use crate::pipeline::{Carry, Dataflow, Source};
+use crate::pipeline::{Dataflow, Parts, Source};
+use crate::translate::Carry;
 
+/// How long after its end a window still takes messages, unless the graph says otherwise. Many publishers stamp with
+/// whole seconds.
+const ALLOWED_LATENESS: Duration = Duration::from_secs(1);
 /// The first wait before a registry is asked again; doubles up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_secs(1);
 /// The longest.
@@ -112,8 +117,14 @@ impl Graphs {
         let name = &plan.id.name;
         match self.start_one(plan).await {
             Ok(()) => {
-                let from: Vec<String> = plan.sources.iter().map(|s| s.filter.to_string()).collect();
-                println!("graph {name}: running, {} → {}", from.join(", "), plan.destination.topic);
+                let from = plan.sources.iter().flat_map(|source| &source.filters);
+                let from: Vec<String> = from.map(ToString::to_string).collect();
+                let to = plan.destinations.iter().map(|destination| destination.topic.to_string());
+                println!(
+                    "graph {name}: running, {} → {}",
+                    from.join(", "),
+                    to.collect::<Vec<_>>().join(", ")
+                );
                 gauge!("aio_dataflow_active_dataflow_graphs").increment(1.0);
                 false
             }
@@ -129,42 +140,74 @@ impl Graphs {
 
     async fn start_one(&self, plan: &GraphPlan<'_>) -> Result<(), StartError> {
         let limits = limits(plan);
-        let mut stages: Vec<GraphRuntime<Carry>> = Vec::new();
+        let mut stages = Vec::new();
         for stage in &plan.stages {
-            let endpoint = endpoint(&stage.registry);
-            let artifact = self.fetch(&endpoint, &stage.artifact.to_string()).await?;
-            let graph = definition(&artifact.reference, &artifact.bytes)?;
-            let mut bytes = HashMap::new();
-            for reference in graph.modules() {
-                let module = self.fetch(&endpoint, reference).await?;
-                bytes.insert(reference.to_owned(), module.bytes);
-            }
-            let settings: Vec<(String, String)> =
-                stage.configuration.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-            for key in graph.unused(&settings) {
-                tracing::warn!(graph = %plan.id.name, "no operator has a parameter `{key}`; its value is not used");
-            }
-            let (modules, limits, name) = (Arc::clone(&self.modules), limits.clone(), plan.id.name.clone());
-            // Compiling takes tens of milliseconds and more.
-            let started = tokio::task::spawn_blocking(move || {
-                GraphRuntime::start(&modules, graph, &bytes, &name, &settings, &limits)
-            });
-            stages.push(started.await??);
+            stages.push(self.fetch_stage(plan, stage).await?);
         }
-        let topic = plan.destination.topic.clone();
-        let flow = Dataflow::new(&plan.id.name, stages, topic, limits.inline_budget, &self.broker);
-        let source = Source::new(flow);
-        let id = self.broker.number();
-        for from in &plan.sources {
-            let options = Options {
-                qos: QoS::ExactlyOnce,
-                no_local: false,
-                retain_as_published: true,
-                identifier: None,
-            };
-            self.broker.subscribe_graph(&from.filter.to_string(), id, &source, options);
-        }
+        let name = |node: &str| node.to_owned();
+        let link = |link: &LinkPlan<'_>| Link { from: link.from, to: link.to, checked: false };
+        let flow = Flow {
+            name: plan.id.name.clone(),
+            sources: plan.sources.iter().map(|source| name(source.node)).collect(),
+            stages,
+            sinks: plan.destinations.iter().map(|destination| name(destination.node)).collect(),
+            links: plan.links.iter().map(link).collect(),
+            checks: HashMap::new(),
+        };
+        let (modules, budget) = (Arc::clone(&self.modules), limits.inline_budget);
+        // Compiling takes tens of milliseconds and more.
+        let started = tokio::task::spawn_blocking(move || GraphRuntime::start_flow(&modules, flow, &limits));
+        let mut graph: GraphRuntime<Carry> = started.await??;
+        let lateness = plan.settings.allowed_lateness.unwrap_or(ALLOWED_LATENESS);
+        graph.engine().set_lateness_ms(u64::try_from(lateness.as_millis()).unwrap_or(u64::MAX));
+        self.subscribe(plan, graph, budget);
         Ok(())
+    }
+
+    /// Connects a graph that is ready to the topics of its sources and destinations.
+    fn subscribe(&self, plan: &GraphPlan<'_>, graph: GraphRuntime<Carry>, inline_budget: Duration) {
+        let keeps_items = graph.keeps_items();
+        let parts = Parts {
+            name: &plan.id.name,
+            graph,
+            destinations: plan.destinations.iter().map(|destination| destination.topic.clone()).collect(),
+            dead_letter_topic: plan.settings.dead_letter_topic.clone(),
+            inline_budget,
+        };
+        let flow = Dataflow::new(parts, &self.broker);
+        if keeps_items {
+            tokio::spawn(Arc::clone(&flow).keep_time());
+        }
+        for (place, from) in plan.sources.iter().enumerate() {
+            let (source, id) = (Source::new(Arc::clone(&flow), place), self.broker.number());
+            for filter in &from.filters {
+                let options = Options {
+                    qos: QoS::ExactlyOnce,
+                    no_local: false,
+                    retain_as_published: true,
+                    identifier: None,
+                };
+                self.broker.subscribe_graph(&filter.to_string(), id, &source, options);
+            }
+        }
+    }
+
+    /// Fetches a graph artifact and its modules.
+    async fn fetch_stage(&self, plan: &GraphPlan<'_>, stage: &StagePlan<'_>) -> Result<Stage, StartError> {
+        let endpoint = endpoint(&stage.registry);
+        let artifact = self.fetch(&endpoint, &stage.artifact.to_string()).await?;
+        let graph = definition(&artifact.reference, &artifact.bytes)?;
+        let mut modules = HashMap::new();
+        for reference in graph.modules() {
+            let module = self.fetch(&endpoint, reference).await?;
+            modules.insert(reference.to_owned(), module.bytes);
+        }
+        let settings: Vec<(String, String)> =
+            stage.configuration.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        for key in graph.unused(&settings) {
+            tracing::warn!(graph = %plan.id.name, "no operator has a parameter `{key}`; its value is not used");
+        }
+        Ok(Stage { name: stage.node.to_owned(), graph, modules, settings, schemas: Vec::new() })
     }
 
     async fn fetch(

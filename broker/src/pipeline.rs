@@ -1,55 +1,86 @@
 //! Between the broker and the graphs: the only place that speaks both messages and items.
 //!
 //! A graph is one more subscriber. Its messages are run through it by whoever brings them, so that nothing
-//! crosses a thread; when somebody is in the graph already, they are left with him.
+//! crosses a thread; when somebody is in the graph already, they are left with him. What waits inside a graph for its
+//! time goes on by a timer of its own.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use broker_core::message::Message;
 use metrics::{Counter, Histogram, counter, histogram};
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 use processing::runtime::GraphRuntime;
 use processing_core::engine::{Cause, Outlet};
 use processing_core::item::Item;
+use tokio::sync::Notify;
 
 use crate::broker::Broker;
 use crate::clock;
-use crate::translate::{self, Refused};
+use crate::translate::{self, Carry, Letter, Refused};
 use crate::turn::Turn;
 
 /// Messages that may wait for a graph that is busy; beyond, they are dropped and counted.
 const INBOX_MAX: usize = 10_000;
 /// A graph that was slow comes back to the inline path after so many fast messages in a row.
 const FAST_MESSAGES: u32 = 256;
+/// One message in so many is timed for the histogram.
+const MEASURE_EVERY: u32 = 16;
+/// The longest that a timer sleeps: the wall clock may be set while it does.
+const SLEEP_MAX: Duration = Duration::from_secs(1);
+/// How soon a timer looks again when somebody is in the graph.
+const BUSY_WAIT: Duration = Duration::from_millis(1);
+/// No time at which anything is due.
+const NEVER: u64 = u64::MAX;
 
-/// What every item carries through the graphs: the message it was derived from.
-pub type Carry = Arc<Message>;
-
-/// A running DataflowGraph: sources lead into a chain of graphs, and that to a destination.
+/// A running DataflowGraph: sources lead through graphs to destinations.
 pub struct Dataflow {
     name: Box<str>,
-    stages: Mutex<Stages>,
-    inbox: Mutex<VecDeque<Arc<Message>>>,
+    running: Mutex<Running>,
+    inbox: Mutex<VecDeque<(usize, Arc<Message>)>>,
     /// Calls took longer than the inline budget: the graph runs on a thread of its own.
     offloaded: AtomicBool,
     /// Wakes that thread.
     work: Condvar,
+    /// When something that waits inside is due next, milliseconds since the Unix epoch.
+    due_ms: AtomicU64,
+    /// Tells the timer that it is due earlier than thought.
+    earlier: Notify,
     inline_budget: Duration,
     broker: Weak<Broker>,
     metrics: Metrics,
 }
 
-struct Stages {
-    graphs: Vec<GraphRuntime<Carry>>,
-    destination: config::Template,
+/// What only one at a time works on.
+struct Running {
+    graph: GraphRuntime<Carry>,
+    /// Whether items wait inside.
+    keeps_items: bool,
+    destinations: Vec<config::Template>,
+    dead_letter_topic: Option<String>,
     /// Fast messages in a row, while offloaded.
     fast: u32,
-    /// Reused from message to message.
-    items: Vec<Item<Carry>>,
-    next: Vec<Item<Carry>>,
+    measured: u32,
+    /// What came out, reused from message to message.
+    out: Out,
+}
+
+/// What comes out of a graph.
+#[derive(Default)]
+struct Out {
+    items: Vec<(usize, Item<Carry>)>,
+    failed: Vec<Failed>,
+    filtered: u64,
+}
+
+/// An item that ended at an operation.
+struct Failed {
+    operation: String,
+    reason: &'static str,
+    why: String,
+    carry: Carry,
 }
 
 struct Metrics {
@@ -59,6 +90,7 @@ struct Metrics {
     filtered: Counter,
     errors: Counter,
     expired: Counter,
+    dead_letters: Counter,
     moves: Counter,
     latency: Histogram,
 }
@@ -73,76 +105,107 @@ impl Metrics {
             filtered: of("aio_dataflow_messages_filtered"),
             errors: of("aio_dataflow_messages_dropped_processing_errors"),
             expired: of("aio_dataflow_messages_expired"),
+            dead_letters: of("forebay_graph_dead_letters_total"),
             moves: of("forebay_graph_moved_off_total"),
             latency: histogram!("aio_dataflow_processing_latency", "dataflow_id" => name.to_owned()),
         }
     }
 }
 
-/// A graph's subscription, as the router sees it.
-pub struct Source(Arc<Dataflow>);
+/// The subscriptions of one source of a graph, as the router sees them.
+pub struct Source {
+    flow: Arc<Dataflow>,
+    /// Its place among the graph's sources.
+    place: usize,
+}
 
 impl std::fmt::Debug for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Source").field(&self.0.name).finish()
+        f.debug_tuple("Source").field(&self.flow.name).field(&self.place).finish()
     }
 }
 
 impl Source {
-    /// A subscription of `dataflow`.
-    pub fn new(dataflow: Arc<Dataflow>) -> Arc<Self> {
-        Arc::new(Self(dataflow))
+    /// The source in this place among those of `flow`.
+    pub fn new(flow: Arc<Dataflow>, place: usize) -> Arc<Self> {
+        Arc::new(Self { flow, place })
     }
 
     /// Runs a message through the graph and hands what comes out to `emit`; or leaves it with whoever is in
     /// the graph.
     pub fn push(&self, message: &Arc<Message>, broker: &Broker, emit: &mut dyn FnMut(Arc<Message>)) {
-        self.0.push(message, broker, emit);
+        self.flow.push(self.place, message, broker, emit);
     }
 }
 
+/// What a flow is made with.
+pub struct Parts<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// The graph.
+    pub graph: GraphRuntime<Carry>,
+    /// The topics of its sinks.
+    pub destinations: Vec<config::Template>,
+    /// Where messages go that cannot be processed.
+    pub dead_letter_topic: Option<String>,
+    /// The longest that a message may hold up the one who brings it.
+    pub inline_budget: Duration,
+}
+
 impl Dataflow {
-    /// A flow that is ready to run.
-    pub fn new(
-        name: &str,
-        graphs: Vec<GraphRuntime<Carry>>,
-        destination: config::Template,
-        inline_budget: Duration,
-        broker: &Arc<Broker>,
-    ) -> Arc<Self> {
+    /// A flow that is ready to run. When it keeps items, [`Dataflow::keep_time`] must run beside it.
+    pub fn new(parts: Parts<'_>, broker: &Arc<Broker>) -> Arc<Self> {
+        let Parts { name, graph, destinations, dead_letter_topic, inline_budget } = parts;
+        let running = Running {
+            keeps_items: graph.keeps_items(),
+            graph,
+            destinations,
+            dead_letter_topic,
+            fast: 1,
+            measured: 0,
+            out: Out::default(),
+        };
         Arc::new(Self {
             name: name.into(),
-            stages: Mutex::new(Stages { graphs, destination, fast: 1, items: Vec::new(), next: Vec::new() }),
+            running: Mutex::new(running),
             inbox: Mutex::default(),
             offloaded: AtomicBool::new(false),
             work: Condvar::new(),
+            due_ms: AtomicU64::new(NEVER),
+            earlier: Notify::new(),
             inline_budget,
             broker: Arc::downgrade(broker),
             metrics: Metrics::new(name),
         })
     }
 
-    fn push(self: &Arc<Self>, message: &Arc<Message>, broker: &Broker, emit: &mut dyn FnMut(Arc<Message>)) {
+    fn push(
+        self: &Arc<Self>,
+        source: usize,
+        message: &Arc<Message>,
+        broker: &Broker,
+        emit: &mut dyn FnMut(Arc<Message>),
+    ) {
         self.metrics.received.increment(1);
         if !self.offloaded.load(Ordering::Acquire)
-            && let Some(mut stages) = self.stages.try_lock()
+            && let Some(mut running) = self.running.try_lock()
         {
             // Those that were left here while somebody else was in the graph go first.
-            self.drain(&mut stages, broker, emit);
-            self.step(&mut stages, message, broker, emit);
-            self.drain(&mut stages, broker, emit);
-            if stages.fast == 0 {
-                self.move_off(&mut stages);
+            self.drain(&mut running, broker, emit);
+            self.step(&mut running, source, message, broker, emit);
+            self.drain(&mut running, broker, emit);
+            if running.fast == 0 {
+                self.move_off();
             }
         } else {
-            self.enqueue(message);
+            self.enqueue(source, message);
         }
         self.rescue(broker, emit);
     }
 
     /// The graph held its caller up for longer than the inline budget: from now on it runs on a thread of its
-    /// own, and holds up nobody.
-    fn move_off(self: &Arc<Self>, _stages: &mut MutexGuard<'_, Stages>) {
+    /// own, and holds up nobody. Called by who is in the graph.
+    fn move_off(self: &Arc<Self>) {
         let flow = Arc::clone(self);
         let thread = std::thread::Builder::new().name(format!("graph {}", self.name));
         self.offloaded.store(true, Ordering::Release);
@@ -164,67 +227,78 @@ impl Dataflow {
         loop {
             let message = self.wait();
             let Some(broker) = self.broker.upgrade() else { return };
-            let mut stages = self.stages.lock();
-            self.step(&mut stages, &message, &broker, &mut |message| derived.push(message));
-            let comes_back = stages.fast >= FAST_MESSAGES && self.inbox.lock().is_empty();
+            let mut running = self.running.lock();
+            let emit = &mut |message| derived.push(message);
+            match message {
+                Some((source, message)) => self.step(&mut running, source, &message, &broker, emit),
+                None => self.tick(&mut running, &broker, emit),
+            }
+            let comes_back = running.fast >= FAST_MESSAGES && self.inbox.lock().is_empty();
             if comes_back {
                 self.offloaded.store(false, Ordering::Release);
             }
-            drop(stages);
+            drop(running);
             publish(&broker, &mut derived);
             if comes_back {
                 tracing::info!(graph = %self.name, "the graph is fast again; it runs in the message path");
                 self.rescue(&broker, &mut |message| derived.push(message));
                 publish(&broker, &mut derived);
+                self.earlier.notify_one();
                 return;
             }
         }
     }
 
-    fn wait(&self) -> Arc<Message> {
+    /// The next message; none when something inside is due first.
+    fn wait(&self) -> Option<(usize, Arc<Message>)> {
         let mut inbox = self.inbox.lock();
         loop {
             if let Some(message) = inbox.pop_front() {
-                return message;
+                return Some(message);
             }
-            self.work.wait(&mut inbox);
+            let wait = self.until_due().unwrap_or(SLEEP_MAX).min(SLEEP_MAX);
+            if wait.is_zero() {
+                return None;
+            }
+            self.work.wait_for(&mut inbox, wait);
         }
     }
 
-    fn enqueue(&self, message: &Arc<Message>) {
+    fn enqueue(&self, source: usize, message: &Arc<Message>) {
         let mut inbox = self.inbox.lock();
         if inbox.len() >= INBOX_MAX {
             self.metrics.busy.increment(1);
             return;
         }
-        inbox.push_back(Arc::clone(message));
+        inbox.push_back((source, Arc::clone(message)));
         if self.offloaded.load(Ordering::Acquire) {
             self.work.notify_one();
         }
     }
 
     /// A message left behind just as the one who was in the graph went away is nobody's: take it.
-    fn rescue(&self, broker: &Broker, emit: &mut dyn FnMut(Arc<Message>)) {
+    fn rescue(self: &Arc<Self>, broker: &Broker, emit: &mut dyn FnMut(Arc<Message>)) {
         while !self.offloaded.load(Ordering::Acquire) && !self.inbox.lock().is_empty() {
-            let Some(mut stages) = self.stages.try_lock() else { return };
-            self.drain(&mut stages, broker, emit);
+            let Some(mut running) = self.running.try_lock() else { return };
+            self.drain(&mut running, broker, emit);
         }
     }
 
-    fn drain(&self, stages: &mut Stages, broker: &Broker, emit: &mut dyn FnMut(Arc<Message>)) {
+    fn drain(&self, running: &mut Running, broker: &Broker, emit: &mut dyn FnMut(Arc<Message>)) {
         loop {
             if self.offloaded.load(Ordering::Acquire) {
                 return;
             }
-            let Some(message) = self.inbox.lock().pop_front() else { return };
-            self.step(stages, &message, broker, emit);
+            let Some((source, message)) = self.inbox.lock().pop_front() else { return };
+            self.step(running, source, &message, broker, emit);
         }
     }
 
-    /// One message through all stages.
+    /// One message through the graph.
     fn step(
         &self,
-        stages: &mut Stages,
+        running: &mut Running,
+        source: usize,
         message: &Arc<Message>,
         broker: &Broker,
         emit: &mut dyn FnMut(Arc<Message>),
@@ -232,65 +306,166 @@ impl Dataflow {
         let wall = clock::wall();
         let begun = Instant::now();
         match translate::item(message, broker, wall) {
-            Ok(item) => stages.items.push(item),
-            Err(refused) => return self.refuse(message, &refused),
-        }
-        let Stages { graphs, destination, items, next, .. } = stages;
-        for graph in graphs {
-            for item in items.drain(..) {
-                let mut outlet = Collect { flow: self, out: next };
-                graph.push(item, &mut outlet);
+            Ok(item) => {
+                if running.keeps_items {
+                    running.graph.advance(wall.0, &mut running.out);
+                }
+                running.graph.push_to(source, item, &mut running.out);
             }
-            std::mem::swap(items, next);
+            Err(refused) => running.out.refuse(Carry::of(message), &refused),
         }
-        for item in items.drain(..) {
+        self.hand_out(running, broker, wall, emit);
+        let took = begun.elapsed();
+        running.measured = running.measured.wrapping_add(1);
+        if running.measured.is_multiple_of(MEASURE_EVERY) {
+            self.metrics.latency.record(took.as_secs_f64() * 1000.0);
+        }
+        running.fast = if took > self.inline_budget { 0 } else { running.fast.saturating_add(1) };
+    }
+
+    /// What waits inside and is due goes on.
+    fn tick(&self, running: &mut Running, broker: &Broker, emit: &mut dyn FnMut(Arc<Message>)) {
+        let (wall, begun) = (clock::wall(), Instant::now());
+        running.graph.advance(wall.0, &mut running.out);
+        self.hand_out(running, broker, wall, emit);
+        if begun.elapsed() > self.inline_budget {
+            running.fast = 0;
+        }
+    }
+
+    /// Makes messages of what came out of the graph.
+    fn hand_out(
+        &self,
+        running: &mut Running,
+        broker: &Broker,
+        wall: broker_core::Millis,
+        emit: &mut dyn FnMut(Arc<Message>),
+    ) {
+        let Running { graph, destinations, out, dead_letter_topic, .. } = running;
+        for (sink, item) in out.items.drain(..) {
+            let carry = item.carry.clone();
+            let Some(destination) = destinations.get(sink) else { continue };
             match translate::message(item, destination, broker, wall) {
                 Ok(derived) => {
                     self.metrics.sent.increment(1);
                     emit(Arc::new(derived));
                 }
-                Err(refused) => self.refuse(message, &refused),
+                Err(refused) => out.failed.push(Failed::of(carry, &refused)),
             }
         }
-        let took = begun.elapsed();
-        self.metrics.latency.record(took.as_secs_f64() * 1000.0);
-        stages.fast = if took > self.inline_budget { 0 } else { stages.fast.saturating_add(1) };
+        for failed in out.failed.drain(..) {
+            let digest = graph.digest(&failed.operation);
+            self.give_up(&failed, digest, dead_letter_topic.as_deref(), emit);
+        }
+        self.metrics.filtered.increment(std::mem::take(&mut out.filtered));
+        if running.keeps_items {
+            self.arm(running.graph.due_ms());
+        }
     }
 
-    fn refuse(&self, message: &Message, refused: &Refused) {
-        if *refused == Refused::Expired {
-            self.metrics.expired.increment(1);
-            return;
+    /// A message that cannot be processed is counted and explained, and kept where the graph names a topic for that.
+    fn give_up(
+        &self,
+        failed: &Failed,
+        digest: Option<&str>,
+        dead_letter_topic: Option<&str>,
+        emit: &mut dyn FnMut(Arc<Message>),
+    ) {
+        let Failed { operation, reason, why, carry } = failed;
+        if *reason == translate::EXPIRED {
+            return self.metrics.expired.increment(1);
         }
         self.metrics.errors.increment(1);
-        counter!("aio_dataflow_errors", "dataflow_id" => self.name.to_string(), "reason" => refused.reason())
+        counter!("aio_dataflow_errors", "dataflow_id" => self.name.to_string(), "reason" => *reason)
             .increment(1);
-        tracing::warn!(graph = %self.name, topic = message.topic(), "a message is dropped: {refused}");
+        let topic = carry.origin.topic();
+        tracing::warn!(graph = %self.name, %operation, topic, "a message is dropped: {why}");
+        let Some(dead_letter_topic) = dead_letter_topic else { return };
+        let letter = Letter { graph: &self.name, operation, reason, why, digest };
+        match translate::dead_letter(&carry.origin, dead_letter_topic, &letter) {
+            Ok(message) => {
+                self.metrics.dead_letters.increment(1);
+                emit(Arc::new(message));
+            }
+            Err(refused) => tracing::warn!(graph = %self.name, topic, "it cannot be kept either: {refused}"),
+        }
+    }
+
+    /// Sees to it that somebody looks when what waits inside is due.
+    fn arm(&self, due_ms: Option<u64>) {
+        let due_ms = due_ms.unwrap_or(NEVER);
+        let before = self.due_ms.swap(due_ms, Ordering::AcqRel);
+        if due_ms < before {
+            self.earlier.notify_one();
+        }
+    }
+
+    /// How long until something inside is due; `None` when nothing waits.
+    fn until_due(&self) -> Option<Duration> {
+        let due_ms = self.due_ms.load(Ordering::Acquire);
+        (due_ms != NEVER).then(|| Duration::from_millis(due_ms.saturating_sub(clock::wall().0)))
+    }
+
+    /// Lets time pass inside the graph, for as long as the broker runs.
+    pub async fn keep_time(self: Arc<Self>) {
+        let mut derived = Vec::new();
+        loop {
+            let offloaded = self.offloaded.load(Ordering::Acquire);
+            let wait = if offloaded { None } else { self.until_due() };
+            match wait {
+                None => self.earlier.notified().await,
+                Some(wait) if !wait.is_zero() => {
+                    let _ = tokio::time::timeout(wait.min(SLEEP_MAX), self.earlier.notified()).await;
+                }
+                Some(_) => {
+                    let Some(broker) = self.broker.upgrade() else { return };
+                    let Some(mut running) = self.running.try_lock() else {
+                        tokio::time::sleep(BUSY_WAIT).await;
+                        continue;
+                    };
+                    self.tick(&mut running, &broker, &mut |message| derived.push(message));
+                    if running.fast == 0 && !self.offloaded.load(Ordering::Acquire) {
+                        self.move_off();
+                    }
+                    drop(running);
+                    self.rescue(&broker, &mut |message| derived.push(message));
+                    publish(&broker, &mut derived);
+                }
+            }
+        }
     }
 }
 
-/// Takes what comes out of one graph, for the next one.
-struct Collect<'a> {
-    flow: &'a Dataflow,
-    out: &'a mut Vec<Item<Carry>>,
-}
-
-impl Outlet<Carry> for Collect<'_> {
-    fn emit(&mut self, item: Item<Carry>) {
-        self.out.push(item);
+impl Outlet<Carry> for Out {
+    fn emit(&mut self, sink: usize, item: Item<Carry>) {
+        self.items.push((sink, item));
     }
 
     fn dropped(&mut self, operation: &str, cause: Cause, carry: &Carry) {
         let (reason, why) = match &cause {
-            Cause::Filtered => return self.flow.metrics.filtered.increment(1),
+            Cause::Filtered => return self.filtered += 1,
             Cause::Error(error) => (error.reason(), error.to_string()),
-            Cause::Late => ("late", "its window has closed".to_owned()),
-            Cause::Full => ("full", "too much waits for windows to close".to_owned()),
+            Cause::Late => ("late", "its time was over already".to_owned()),
+            Cause::Full => ("full", "as much as may waits for its time".to_owned()),
         };
-        self.flow.metrics.errors.increment(1);
-        counter!("aio_dataflow_errors", "dataflow_id" => self.flow.name.to_string(), "reason" => reason)
-            .increment(1);
-        tracing::warn!(graph = %self.flow.name, operation, topic = carry.topic(), "a message is dropped: {why}");
+        self.failed.push(Failed { operation: operation.to_owned(), reason, why, carry: carry.clone() });
+    }
+
+    fn combine(&mut self, carry: &mut Carry, later: Carry) {
+        carry.combine(later);
+    }
+}
+
+impl Out {
+    fn refuse(&mut self, carry: Carry, refused: &Refused) {
+        self.failed.push(Failed::of(carry, refused));
+    }
+}
+
+impl Failed {
+    /// A message that did not get in, or an item that did not get out.
+    fn of(carry: Carry, refused: &Refused) -> Self {
+        Self { operation: String::new(), reason: refused.reason(), why: refused.to_string(), carry }
     }
 }
 

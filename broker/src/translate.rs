@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use broker_core::hlc::{Timestamp, TimestampError};
 use broker_core::message::Message;
-use broker_core::packet::{PropertiesBuilder, Property, PublishProperties, Role};
+use broker_core::packet::{PropertiesBuilder, Property, PublishProperties, QoS, Role};
 use broker_core::{Millis, topic};
 use bytes::Bytes;
 use config::Template;
@@ -16,6 +16,9 @@ use crate::clock;
 
 /// The user property that carries a message's timestamp (AIO.md §4.2).
 pub const TIMESTAMP: &str = "__ts";
+
+/// The reason of a message whose time was over.
+pub const EXPIRED: &str = "expired";
 
 /// Why a message does not enter a graph, or what it became does not leave it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -41,7 +44,7 @@ impl Refused {
     /// The label on metrics.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::Expired => "expired",
+            Self::Expired => EXPIRED,
             Self::Timestamp(TimestampError::Drift) => "timestamp-ahead",
             Self::Timestamp(_) => "timestamp-malformed",
             Self::Destination(_) => "destination",
@@ -51,8 +54,30 @@ impl Refused {
     }
 }
 
+/// What every item carries through a graph: the message it was derived from.
+#[derive(Debug, Clone)]
+pub struct Carry {
+    /// The message; of several, the latest.
+    pub origin: Arc<Message>,
+    /// It stands for several: what belongs to one of them only is nobody's.
+    combined: bool,
+    qos: QoS,
+}
+
+impl Carry {
+    /// For a message on its way into a graph.
+    pub fn of(origin: &Arc<Message>) -> Self {
+        Self { qos: origin.qos, origin: Arc::clone(origin), combined: false }
+    }
+
+    /// Stands for another message, too: with the QoS of the one that has the highest.
+    pub fn combine(&mut self, later: Self) {
+        *self = Self { qos: self.qos.max(later.qos), combined: true, origin: later.origin };
+    }
+}
+
 /// What a graph sees of a message (AIO.md §1.6).
-pub fn item(message: &Arc<Message>, broker: &Broker, wall: Millis) -> Result<Item<Arc<Message>>, Refused> {
+pub fn item(message: &Arc<Message>, broker: &Broker, wall: Millis) -> Result<Item<Carry>, Refused> {
     if message.expiry_left(clock::monotonic()) == Some(0) {
         return Err(Refused::Expired);
     }
@@ -78,18 +103,19 @@ pub fn item(message: &Arc<Message>, broker: &Broker, wall: Millis) -> Result<Ite
         user_properties,
         schema: None,
     });
-    Ok(Item { time: timestamp, data, carry: Arc::clone(message) })
+    Ok(Item { time: timestamp, data, carry: Carry::of(message) })
 }
 
 /// The message that an item becomes: the item's bytes, and beside them what the message it was derived from
-/// had: QoS, retain flag, response topic, correlation data and expiry.
+/// had: QoS, retain flag, response topic, correlation data and expiry. An item that stands for several messages has
+/// the QoS only.
 pub fn message(
-    item: Item<Arc<Message>>,
+    item: Item<Carry>,
     destination: &Template,
     broker: &Broker,
     wall: Millis,
 ) -> Result<Message, Refused> {
-    let origin = item.carry;
+    let Carry { origin, combined, qos } = item.carry;
     let made = match item.data {
         Data::Message(message) => message,
         Data::Snapshot(snapshot) => bare(snapshot.timestamp, snapshot.frame, &origin),
@@ -100,12 +126,59 @@ pub fn message(
         .render(origin.topic(), Some(output))
         .ok_or_else(|| Refused::Destination(destination.to_string()))?;
     topic::validate_name(&topic).map_err(|_| Refused::Topic(topic.clone()))?;
-    let (properties, expiry_offset) = encode_properties(&made, &origin, broker, wall)?;
+    let kept = (!combined).then_some(&*origin);
+    let (properties, expiry_offset) = encode_properties(&made, kept, broker, wall)?;
     let mut message = Message::new(topic.into(), properties.into(), made.payload, origin.received);
     message.expiry_offset = expiry_offset;
-    message.expiry = origin.expiry;
+    message.expiry = kept.and_then(|origin| origin.expiry);
+    message.qos = qos;
+    message.retain = kept.is_some_and(|origin| origin.retain);
+    message.hops = origin.hops.saturating_add(1);
+    Ok(message)
+}
+
+/// Why a message could not be processed.
+#[derive(Debug)]
+pub struct Letter<'a> {
+    /// The DataflowGraph.
+    pub graph: &'a str,
+    /// The operation where it ended; empty when it did not get into the graph, or not out.
+    pub operation: &'a str,
+    /// The cause, in one word.
+    pub reason: &'a str,
+    /// The cause, in a sentence.
+    pub why: &'a str,
+    /// The digest of the operation's module.
+    pub digest: Option<&'a str>,
+}
+
+/// Longest explanation in a dead letter, bytes.
+const WHY_BYTES_MAX: usize = 1024;
+
+/// What becomes of a message that could not be processed (DESIGN: processing errors keep the message): its own bytes
+/// and properties, and what happened to it as user properties.
+pub fn dead_letter(origin: &Message, topic: &str, letter: &Letter<'_>) -> Result<Message, Refused> {
+    topic::validate_name(topic).map_err(|_| Refused::Topic(topic.to_owned()))?;
+    let mut out = PropertiesBuilder::new();
+    let why = &letter.why[..letter.why.floor_char_boundary(WHY_BYTES_MAX)];
+    let told = [
+        ("dead-letter-topic", origin.topic()),
+        ("dead-letter-graph", letter.graph),
+        ("dead-letter-operation", letter.operation),
+        ("dead-letter-module", letter.digest.unwrap_or_default()),
+        ("dead-letter-reason", letter.reason),
+        ("dead-letter-cause", why),
+        ("dead-letter-attempt", "1"),
+    ];
+    for (key, value) in told.into_iter().filter(|(_, value)| !value.is_empty()) {
+        out.put(Property::UserProperty((key, value))).map_err(|_| Refused::Property("user property"))?;
+    }
+    let properties = [origin.properties(), &out.into_bytes()].concat();
+    let mut message =
+        Message::new(topic.to_owned().into(), properties.into(), origin.shared_payload(), origin.received);
+    // The message has been kept: it must not expire where it waits for somebody to look at it. The property stays
+    // as it came.
     message.qos = origin.qos;
-    message.retain = origin.retain;
     message.hops = origin.hops.saturating_add(1);
     Ok(message)
 }
@@ -123,11 +196,11 @@ fn bare(timestamp: Hlc, payload: Bytes, origin: &Message) -> item::Message {
 
 fn encode_properties(
     made: &item::Message,
-    origin: &Message,
+    origin: Option<&Message>,
     broker: &Broker,
     wall: Millis,
 ) -> Result<(Vec<u8>, Option<usize>), Refused> {
-    let kept = properties(origin);
+    let kept = origin.map(properties).unwrap_or_default();
     let stamped = made.user_properties.iter().any(|(key, _)| key == TIMESTAMP);
     let stamp = match stamp(&made.timestamp) {
         Some(stamp) => stamp.to_string(),
@@ -156,14 +229,12 @@ fn encode_properties(
         // What graphs publish carries a timestamp.
         put(Property::UserProperty((TIMESTAMP, &stamp)), "user property")?;
     }
-    let mut expiry_offset = None;
-    if let Some(expiry) = origin.expiry {
+    let expiry = origin.and_then(|origin| origin.expiry);
+    if let Some(expiry) = expiry {
         put(Property::MessageExpiryInterval(expiry), "message expiry")?;
     }
     let bytes = out.into_bytes();
-    if origin.expiry.is_some() {
-        expiry_offset = Some(bytes.len() - 4); // it was put last
-    }
+    let expiry_offset = expiry.map(|_| bytes.len() - 4); // it was put last
     Ok((bytes, expiry_offset))
 }
 

@@ -32,7 +32,7 @@ mod yaml;
 pub use definition::{CheckedDefinition, GraphDefinition, graph_definition};
 pub use finding::{Finding, Position, ResourceId, Severity};
 pub use load::{Loaded, load, load_str};
-pub use plan::{DestinationPlan, GraphPlan, RegistryPlan, SourcePlan, StagePlan};
+pub use plan::{DestinationPlan, GraphPlan, LinkPlan, RegistryPlan, SourcePlan, StagePlan};
 pub use read::{Located, Unread};
 pub use resource::{DEFAULT_NAMESPACE, Metadata, Resource, Resources, Settings};
 pub use topic::{Template, TopicFilter};

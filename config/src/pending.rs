@@ -24,8 +24,6 @@ enum When {
     Not(&'static str),
     /// One of these.
     OneOf(&'static [&'static str]),
-    /// A text with this in it.
-    Contains(&'static str),
 }
 
 enum Effect {
@@ -36,7 +34,7 @@ enum Effect {
 }
 
 use Effect::{Ignored, Refused};
-use When::{Contains, Not, OneOf, Set};
+use When::{Not, OneOf, Set};
 
 const fn row(
     kind: &'static str,
@@ -58,20 +56,6 @@ const BROKER: &str = "Broker";
 static PENDING: &[Pending] = &[
     row(
         GRAPH,
-        &["metadata", "annotations", "forebay.dev/inline-budget"],
-        Set,
-        Ignored,
-        "the default budget holds",
-    ),
-    row(
-        GRAPH,
-        &["metadata", "annotations", "forebay.dev/dead-letter-topic"],
-        Set,
-        Ignored,
-        "failed messages are dropped and counted",
-    ),
-    row(
-        GRAPH,
         &["spec", "requestDiskPersistence"],
         Not("Disabled"),
         Ignored,
@@ -91,13 +75,6 @@ static PENDING: &[Pending] = &[
         Set,
         Refused,
         "output in Parquet or Delta",
-    ),
-    row(
-        GRAPH,
-        &["spec", "nodeConnections", "[]", "from", "name"],
-        Contains(".output."),
-        Refused,
-        "graph artifacts with two outputs",
     ),
     row(
         GRAPH,
@@ -263,7 +240,6 @@ impl When {
             Set => true,
             Not(default) => !text.eq_ignore_ascii_case(default),
             OneOf(values) => values.contains(&text.as_str()),
-            Contains(part) => text.contains(part),
         }
     }
 }

@@ -6,24 +6,27 @@ use crate::finding::ResourceId;
 use crate::load::Loaded;
 use crate::resource::common::OperationalMode;
 use crate::resource::endpoint::{DataflowEndpoint, EndpointSettings, MqttSettings};
-use crate::resource::graph::{ArtifactRef, DataflowGraph, NodeSettings};
+use crate::resource::graph::{ArtifactRef, DataflowGraph, GraphSettings, NodeConnection, NodeSettings};
 use crate::resource::profile::DataflowProfile;
 use crate::resource::registry::{Credentials, RegistryAuthentication, RegistryEndpoint, RegistryHost};
 use crate::resource::{Resource, Settings, find};
 use crate::topic::{Template, TopicFilter};
+use processing_core::graph::{Arm, End, Start};
 use std::sync::LazyLock;
 
-/// A graph that can run: sources that lead into one chain of graph artifacts, and one destination.
+/// A graph that can run: sources, graphs and destinations, and how they are connected.
 #[derive(Clone, Debug)]
 pub struct GraphPlan<'a> {
     /// The resource.
     pub id: &'a ResourceId,
-    /// The subscriptions of all sources.
+    /// The sources, in the order in which they were written.
     pub sources: Vec<SourcePlan<'a>>,
-    /// The graph artifacts, in the order in which a message passes them; at least one.
+    /// The graph artifacts, in that order.
     pub stages: Vec<StagePlan<'a>>,
-    /// Where messages go.
-    pub destination: DestinationPlan<'a>,
+    /// The destinations, in that order.
+    pub destinations: Vec<DestinationPlan<'a>>,
+    /// How all these are connected: their places in the lists above.
+    pub links: Vec<LinkPlan<'a>>,
     /// The profile.
     pub profile: &'a DataflowProfile,
     /// Whether the sources' subscriptions are to be persisted.
@@ -32,13 +35,13 @@ pub struct GraphPlan<'a> {
     pub settings: &'a Settings,
 }
 
-/// One subscription.
+/// One source.
 #[derive(Clone, Debug)]
 pub struct SourcePlan<'a> {
     /// The name of the source node.
     pub node: &'a str,
-    /// The topic filter.
-    pub filter: TopicFilter,
+    /// The topic filters.
+    pub filters: Vec<TopicFilter>,
     /// The settings of the endpoint, which is this broker.
     pub endpoint: &'a MqttSettings,
 }
@@ -54,6 +57,17 @@ pub struct StagePlan<'a> {
     pub artifact: &'a ArtifactRef,
     /// Keys and values for the parameters of the graph.
     pub configuration: Vec<(&'a str, &'a str)>,
+}
+
+/// One connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkPlan<'a> {
+    /// Where it begins.
+    pub from: Start,
+    /// Where it ends.
+    pub to: End,
+    /// The schema of what passes.
+    pub schema_ref: Option<&'a str>,
 }
 
 /// How artifacts are pulled.
@@ -101,32 +115,34 @@ impl<'a> GraphPlan<'a> {
             return None;
         }
         let planner = Planner { loaded, namespace: &graph.id.namespace };
-        let mut sources = Vec::new();
-        let mut destination = None;
-        let mut next = None;
+        let (mut sources, mut stages, mut destinations) = (Vec::new(), Vec::new(), Vec::new());
         for node in &graph.spec.nodes {
             match &node.settings {
                 NodeSettings::Source(source) => {
                     let endpoint = planner.endpoint(&source.endpoint_ref)?;
-                    for text in &source.data_sources {
-                        let filter = TopicFilter::parse(text).ok()?;
-                        sources.push(SourcePlan { node: &node.name, filter, endpoint });
-                    }
-                    next = next.or(successor(&graph.spec, &node.name));
+                    let parsed = source.data_sources.iter().map(|text| TopicFilter::parse(text).ok());
+                    sources.push(SourcePlan {
+                        node: &node.name,
+                        filters: parsed.collect::<Option<_>>()?,
+                        endpoint,
+                    });
                 }
+                NodeSettings::Graph(settings) => stages.push(planner.stage(&node.name, settings)?),
                 NodeSettings::Destination(settings) => {
                     let topic = Template::parse(&settings.data_destination).ok()?;
                     let endpoint = planner.endpoint(&settings.endpoint_ref)?;
-                    destination = Some(DestinationPlan { node: &node.name, topic, endpoint });
+                    destinations.push(DestinationPlan { node: &node.name, topic, endpoint });
                 }
-                NodeSettings::Graph(_) => {}
             }
         }
+        let names = Names { sources: &sources, stages: &stages, destinations: &destinations };
+        let links = graph.spec.node_connections.iter().map(|connection| names.link(connection));
         Some(Self {
             id: &graph.id,
+            links: links.collect::<Option<_>>()?,
             sources,
-            stages: planner.stages(&graph.spec, next)?,
-            destination: destination?,
+            stages,
+            destinations,
             profile: planner.profile(graph),
             request_disk_persistence: graph.spec.request_disk_persistence == OperationalMode::Enabled,
             settings: &graph.meta.settings,
@@ -134,13 +150,27 @@ impl<'a> GraphPlan<'a> {
     }
 }
 
-/// The node that a connection leads to from `name`.
-fn successor<'a>(graph: &'a DataflowGraph, name: &str) -> Option<&'a str> {
-    let is_node = |name: &str| graph.nodes.iter().any(|node| node.name.value == name);
-    let connections = graph.node_connections.iter();
-    let mut from =
-        connections.filter(|connection| connection_source(&connection.from.name, is_node).0 == name);
-    from.next().map(|connection| connection.to.name.as_str())
+/// The nodes by name.
+struct Names<'n, 'a> {
+    sources: &'n [SourcePlan<'a>],
+    stages: &'n [StagePlan<'a>],
+    destinations: &'n [DestinationPlan<'a>],
+}
+
+impl Names<'_, '_> {
+    fn link<'c>(&self, connection: &'c NodeConnection) -> Option<LinkPlan<'c>> {
+        let source = |name: &str| self.sources.iter().position(|node| node.node == name);
+        let stage = |name: &str| self.stages.iter().position(|node| node.node == name);
+        let destination = |name: &str| self.destinations.iter().position(|node| node.node == name);
+        let is_node = |name: &str| source(name).or(stage(name)).or(destination(name)).is_some();
+        let (name, arm) = connection_source(&connection.from.name, is_node);
+        let arm = arm.map(|arm| if arm { Arm::True } else { Arm::False });
+        let from = source(name).map(Start::Source).or(stage(name).map(|at| Start::Part(at, arm)))?;
+        let name = connection.to.name.as_str();
+        let to = stage(name).map(End::Part).or(destination(name).map(End::Sink))?;
+        let schema = connection.from.schema.as_ref();
+        Some(LinkPlan { from, to, schema_ref: schema.and_then(|schema| schema.schema_ref.as_deref()) })
+    }
 }
 
 struct Planner<'a> {
@@ -149,29 +179,16 @@ struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    /// The chain of graph nodes that begins at `next`.
-    fn stages(&self, graph: &'a DataflowGraph, mut next: Option<&'a str>) -> Option<Vec<StagePlan<'a>>> {
-        let mut stages = Vec::new();
-        while let Some(name) = next {
-            let node = graph.nodes.iter().find(|node| node.name.value == name)?;
-            let NodeSettings::Graph(settings) = &node.settings else { break };
-            // Checked graphs have no cycle; this keeps an unchecked one from going round for ever.
-            if stages.len() > graph.nodes.len() {
-                return None;
-            }
-            stages.push(StagePlan {
-                node: &node.name,
-                registry: self.registry(&settings.registry_endpoint_ref)?,
-                artifact: &settings.artifact.value,
-                configuration: settings
-                    .configuration
-                    .iter()
-                    .map(|parameter| (parameter.key.as_str(), parameter.value.as_str()))
-                    .collect(),
-            });
-            next = successor(graph, name);
-        }
-        (!stages.is_empty()).then_some(stages)
+    fn stage(&self, node: &'a str, settings: &'a GraphSettings) -> Option<StagePlan<'a>> {
+        let configuration = settings.configuration.iter();
+        Some(StagePlan {
+            node,
+            registry: self.registry(&settings.registry_endpoint_ref)?,
+            artifact: &settings.artifact.value,
+            configuration: configuration
+                .map(|parameter| (&*parameter.key.value, &*parameter.value))
+                .collect(),
+        })
     }
 
     fn endpoint(&self, name: &str) -> Option<&'a MqttSettings> {

@@ -123,14 +123,14 @@ fn example_1_is_ready_to_run() {
     assert_eq!(plan.id.name, "temperature-graph");
     assert_eq!(plan.id.namespace, "azure-iot-operations");
     let [source] = plan.sources.as_slice() else { panic!("one source expected") };
-    assert_eq!(source.filter.to_string(), "sensor/temperature/raw");
+    assert_eq!(source.filters[0].to_string(), "sensor/temperature/raw");
     let [stage] = plan.stages.as_slice() else { panic!("one stage expected") };
     assert_eq!(stage.artifact.to_string(), "graph-simple:1.0.0");
     assert_eq!(stage.configuration, [("conversion", "fahrenheit-to-celsius")]);
     assert_eq!(stage.registry.credentials, Credentials::Anonymous);
     let prefix = "azure-samples/explore-iot-operations".to_owned();
     assert_eq!(*stage.registry.host, RegistryHost::Remote { authority: "ghcr.io".to_owned(), prefix });
-    assert_eq!(plan.destination.topic.as_static(), Some("sensor/temperature/processed"));
+    assert_eq!(plan.destinations[0].topic.as_static(), Some("sensor/temperature/processed"));
     assert_eq!(plan.profile.instance_count, 1);
     assert!(plan.request_disk_persistence);
 }
@@ -152,10 +152,11 @@ fn example_2_is_ready_to_run() {
     let loaded = load(EXAMPLE_2);
     let plans = loaded.plans();
     let [plan] = plans.as_slice() else { panic!("one plan expected: {plans:?}") };
-    let filters: Vec<_> = plan.sources.iter().map(|source| source.filter.to_string()).collect();
+    let filters: Vec<_> =
+        plan.sources.iter().flat_map(|source| &source.filters).map(ToString::to_string).collect();
     assert_eq!(filters, ["sensor/temperature/raw", "sensor/humidity/raw", "sensor/images/raw"]);
     assert_eq!(plan.stages[0].configuration, [("snapshot_topic", "sensor/images/raw")]);
-    assert_eq!(plan.destination.node, "analytics-destination");
+    assert_eq!(plan.destinations[0].node, "analytics-destination");
 }
 
 #[test]

@@ -374,11 +374,7 @@ fn connections_go_from_source_by_graph_to_destination() {
     changed(
         "    - from:\n        name: in\n",
         "    - from:\n        name: in.output.true\n",
-        &[
-            "t.yaml:29:9: error: `spec.nodeConnections[0].from.name` is not supported yet: graph \
-             artifacts with two outputs",
-            "t.yaml:29:15: error: `in` is no Graph node and has no `.output.…`",
-        ],
+        &["t.yaml:29:15: error: `in` is no Graph node and has no `.output.…`"],
     );
 }
 
@@ -408,7 +404,6 @@ fn a_cycle_is_named() {
         "      to:\n        name: out\n",
         "      to:\n        name: work\n",
         &[
-            "t.yaml:15:13: error: more than one connection leads to `work`: not supported yet",
             "t.yaml:23:13: error: no connection leads to the node `out`",
             "t.yaml:33:15: error: the connection from `work` closes a cycle",
         ],
@@ -421,27 +416,6 @@ fn a_connection_stands_once() {
         "      to:\n        name: out\n",
         "      to:\n        name: out\n    - from:\n        name: work\n      to:\n        name: out\n",
         &["t.yaml:37:15: error: `work` and `out` are connected twice"],
-    );
-}
-
-#[test]
-fn a_branching_artifact_is_not_supported_yet() {
-    changed(
-        "    - from:\n        name: work\n",
-        "    - from:\n        name: work.output.true\n",
-        &["t.yaml:33:9: error: `spec.nodeConnections[1].from.name` is not supported yet: graph \
-             artifacts with two outputs"],
-    );
-}
-
-#[test]
-fn a_second_way_out_is_not_supported_yet() {
-    changed(
-        "  nodeConnections:\n",
-        "    - nodeType: Destination\n      name: \
-         out2\n      destinationSettings:\n        endpointRef: default\n        dataDestination: \
-         b\n  nodeConnections:\n    - from:\n        name: work\n      to:\n        name: out2\n",
-        &["t.yaml:15:13: error: more than one connection leads from `work`: not supported yet"],
     );
 }
 
@@ -550,17 +524,6 @@ fn own_settings_are_checked() {
         "  name: my-graph\n",
         "  name: my-graph\n  annotations:\n    forebay.dev/plain-http: \"true\"\n",
         &["t.yaml:6:5: error: unknown annotation `forebay.dev/plain-http` for DataflowGraph"],
-    );
-    changed(
-        "  name: my-graph\n",
-        "  name: my-graph\n  annotations:\n    forebay.dev/dead-letter-topic: \
-         lost\n    forebay.dev/inline-budget: 2ms\n",
-        &[
-            "t.yaml:6:5: note: `metadata.annotations[\"forebay.dev/dead-letter-topic\"]` is \
-             accepted, but not yet in effect: failed messages are dropped and counted",
-            "t.yaml:7:5: note: `metadata.annotations[\"forebay.dev/inline-budget\"]` is accepted, \
-             but not yet in effect: the default budget holds",
-        ],
     );
 }
 

@@ -5,7 +5,8 @@
 mod support;
 
 use forebay_config::resource::registry::{Credentials, RegistryHost};
-use forebay_config::{Loaded, load_str};
+use forebay_config::{Loaded, TopicFilter, load_str};
+use processing_core::graph::{Arm, End, Start};
 use std::path::Path;
 use std::time::Duration;
 use support::{GRAPH, REGISTRY, loads};
@@ -123,6 +124,41 @@ fn graph_nodes_may_be_chained() {
     let plans = loaded.plans();
     let stages: Vec<_> = plans[0].stages.iter().map(|stage| stage.node).collect();
     assert_eq!(stages, ["work", "more"]);
+    let links: Vec<_> = plans[0].links.iter().map(|link| (link.from, link.to)).collect();
+    assert_eq!(
+        links,
+        [
+            (Start::Source(0), End::Part(0)),
+            (Start::Part(1, None), End::Sink(0)),
+            (Start::Part(0, None), End::Part(1)),
+        ]
+    );
+}
+
+#[test]
+fn a_graph_may_have_two_outputs_for_two_destinations() {
+    let second = "    - nodeType: Destination
+      name: out2
+      destinationSettings:
+        endpointRef: default
+        dataDestination: sensor/other
+  nodeConnections:
+";
+    let graph = GRAPH
+        .replace("  nodeConnections:\n", second)
+        .replace("        name: work\n      to:", "        name: work.output.true\n      to:")
+        + "    - from:\n        name: work.output.false\n        schema:\n          schemaRef: aio-sr://ns/a:1\n      to:\n        name: out2\n";
+    let loaded = load_str("t.yaml", &format!("{graph}---\n{REGISTRY}"));
+    let plans = loaded.plans();
+    let links: Vec<_> = plans[0].links.iter().map(|link| (link.from, link.to, link.schema_ref)).collect();
+    assert_eq!(
+        links,
+        [
+            (Start::Source(0), End::Part(0), None),
+            (Start::Part(0, Some(Arm::True)), End::Sink(0), None),
+            (Start::Part(0, Some(Arm::False)), End::Sink(1), Some("aio-sr://ns/a:1")),
+        ]
+    );
 }
 
 #[test]
@@ -139,11 +175,12 @@ fn several_sources_may_lead_into_the_chain() {
     let loaded = loads(&format!("{graph}---\n{REGISTRY}"));
     let plans = loaded.plans();
     let filters: Vec<_> =
-        plans[0].sources.iter().map(|source| (source.node, source.filter.to_string())).collect();
-    assert_eq!(
-        filters,
-        [("in", "sensor/raw".to_owned()), ("in2", "$share/g/b".to_owned()), ("in2", "c/#".to_owned())]
-    );
+        plans[0].sources.iter().map(|source| (source.node, texts(&source.filters))).collect();
+    assert_eq!(filters, [("in", "sensor/raw".to_owned()), ("in2", "$share/g/b c/#".to_owned())]);
+}
+
+fn texts(filters: &[TopicFilter]) -> String {
+    filters.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
 fn names(loaded: &Loaded) -> Vec<&str> {

@@ -155,7 +155,7 @@ proptest! {
         text.replace_range(at..(at + length).min(text.len()), &new);
         let loaded = forebay_config::load_str("t.yaml", &text);
         for plan in loaded.plans() {
-            let _ = plan.destination.topic.render("a/b", None);
+            let _ = plan.destinations[0].topic.render("a/b", None);
         }
     }
 

@@ -10,6 +10,7 @@ use wasmtime::{Config, Engine, ResourceLimiter};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::limits::Limits;
+use crate::log::{GuestLog, Stdio};
 use crate::state_store::StateStore;
 use crate::ticker::{self, Running};
 
@@ -91,7 +92,7 @@ pub struct Identity {
 
 /// What an operation has used of limits that are not an instance's own: a crash does not give them anew.
 pub(crate) struct Used {
-    log: crate::imports::LogBudget,
+    log: Arc<GuestLog>,
     metrics: crate::imports::GuestMetrics,
 }
 
@@ -103,7 +104,7 @@ pub struct State {
     pub(crate) identity: Identity,
     pub(crate) limits: Arc<Limits>,
     pub(crate) state_store: Arc<StateStore>,
-    pub(crate) log: crate::imports::LogBudget,
+    pub(crate) log: Arc<GuestLog>,
     pub(crate) metrics: crate::imports::GuestMetrics,
     /// Bytes of all its memories, and elements of all its tables.
     memory_bytes: usize,
@@ -128,13 +129,16 @@ impl State {
     /// For an operation; with what an earlier instance of it has `used`, if there was one.
     pub(crate) fn new(host: &Host, identity: Identity, limits: Arc<Limits>, used: Option<Used>) -> Self {
         let used = used.unwrap_or_else(|| Used {
-            log: crate::imports::LogBudget::new(limits.log_lines_per_second_max),
+            log: GuestLog::new(identity.clone(), limits.log_lines_per_second_max),
             metrics: crate::imports::GuestMetrics::new(limits.metrics_max),
         });
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits.handles_max);
         Self {
-            wasi: WasiCtx::builder().build(),
+            wasi: WasiCtx::builder()
+                .stdout(Stdio::stdout(&used.log))
+                .stderr(Stdio::stderr(&used.log))
+                .build(),
             table,
             log: used.log,
             metrics: used.metrics,

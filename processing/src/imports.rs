@@ -1,7 +1,7 @@
 //! What guests may call (AIO.md §1.5).
 
 use std::collections::HashSet;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use processing_core::time::Hlc;
 use wasmtime::component::{HasSelf, Linker, Resource};
@@ -17,7 +17,8 @@ use crate::state_store::{Condition, Set, StoreError};
 
 /// Links the contract's imports.
 pub fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
-    Host_::add_to_linker::<State, HasSelf<State>>(linker, |state| state)
+    Host_::add_to_linker::<State, HasSelf<State>>(linker, |state| state)?;
+    crate::preview::link(linker)
 }
 
 impl types::Host for State {}
@@ -37,63 +38,9 @@ impl types::HostBuffer for State {
     }
 }
 
-/// How many lines a guest may still log in this second.
-#[derive(Debug)]
-pub struct LogBudget {
-    per_second: u32,
-    left: u32,
-    refused: u64,
-    second: Option<Instant>,
-}
-
-/// Longest line that is logged.
-const LINE_BYTES_MAX: usize = 4096;
-
-impl LogBudget {
-    /// So many lines a second.
-    pub fn new(per_second: u32) -> Self {
-        Self { per_second, left: per_second, refused: 0, second: None }
-    }
-
-    /// Whether one more line may be logged; and how many were not, when a new second begins.
-    fn take(&mut self) -> (bool, u64) {
-        let now = Instant::now();
-        let mut refused = 0;
-        if self.second.is_none_or(|second| now - second >= Duration::from_secs(1)) {
-            self.second = Some(now);
-            self.left = self.per_second;
-            refused = std::mem::take(&mut self.refused);
-        }
-        let allowed = self.left > 0;
-        self.left = self.left.saturating_sub(1);
-        self.refused += u64::from(!allowed);
-        (allowed, refused)
-    }
-}
-
 impl logger::Host for State {
     fn log(&mut self, level: logger::Level, context: String, message: String) -> wasmtime::Result<()> {
-        let (graph, operation) = (&*self.identity.graph, &*self.identity.operation);
-        let (allowed, refused) = self.log.take();
-        if refused > 0 {
-            tracing::warn!(graph, operation, "{refused} log lines of this operator were not written");
-        }
-        if !allowed {
-            ::metrics::counter!("forebay_operator_log_lines_dropped_total", "operation" => operation.to_owned())
-                .increment(1);
-            return Ok(());
-        }
-        let message = &message[..message.floor_char_boundary(LINE_BYTES_MAX)];
-        let context = &context[..context.floor_char_boundary(LINE_BYTES_MAX)];
-        match level {
-            logger::Level::Trace => tracing::trace!(graph, operation, context, "{message}"),
-            logger::Level::Debug => tracing::debug!(graph, operation, context, "{message}"),
-            logger::Level::Info => tracing::info!(graph, operation, context, "{message}"),
-            logger::Level::Warn => tracing::warn!(graph, operation, context, "{message}"),
-            logger::Level::Error | logger::Level::Critical => {
-                tracing::error!(graph, operation, context, "{message}");
-            }
-        }
+        self.log.line(level, &context, &message);
         Ok(())
     }
 }

@@ -7,15 +7,16 @@ use processing_core::graph::Kind;
 use processing_core::item::Data;
 use processing_core::operator::{Operator, OperatorError};
 use processing_core::time::Hlc;
-use wasmtime::component::{ComponentNamedList, Lift, Lower, TypedFunc};
+use wasmtime::component::{ComponentNamedList, ComponentType, Instance as Linked, Lift, Lower, TypedFunc};
 use wasmtime::{Store, UpdateDeadline};
 
 use crate::bindings::wasm_graph::processor::hybrid_logical_clock::HybridLogicalClock;
+pub use crate::bindings::wasm_graph::processor::types::ModuleSchema;
 use crate::bindings::wasm_graph::processor::types::{DataModel, Error, ModuleConfiguration};
 use crate::host::{Host, Identity, State, Used};
 use crate::lift::{lift, lift_time, lower, lower_time};
 use crate::limits::Limits;
-use crate::module::{Exports, Module, ModuleError};
+use crate::module::{Contract, Exports, Module, ModuleError};
 use crate::wasi::Overslept;
 
 /// The first wait before a crashed operator is begun anew; doubles with each crash in a row.
@@ -32,15 +33,30 @@ pub enum StartError {
     /// The component cannot be instantiated.
     #[error("it cannot be instantiated: {0}")]
     Instantiate(String),
-    /// The host cannot run operators of this kind yet.
-    #[error("{0} is not supported yet")]
-    NotSupported(&'static str),
+    /// `process` or `init` have not the types that the contract says.
+    #[error("its functions are not those of the contract: {0}")]
+    Signature(String),
     /// `init` said false.
     #[error("its init returned false: it refuses its configuration")]
     Refused,
     /// `init` crashed or took too long.
     #[error("its init failed: {0}")]
     Init(OperatorError),
+}
+
+/// What `init` is given.
+#[derive(Debug, Clone, Default)]
+pub struct Configuration {
+    /// Keys and values.
+    pub properties: Vec<(String, String)>,
+    /// The schemas of what comes in.
+    pub schemas: Vec<ModuleSchema>,
+}
+
+impl Configuration {
+    fn lower(&self) -> ModuleConfiguration {
+        ModuleConfiguration { properties: self.properties.clone(), module_schemas: self.schemas.clone() }
+    }
 }
 
 /// An operation's operator.
@@ -51,7 +67,7 @@ pub struct Instance {
     exports: Exports,
     identity: Identity,
     limits: Arc<Limits>,
-    configuration: Vec<(String, String)>,
+    configuration: Configuration,
     live: Option<Live>,
     /// What the instance before had used of what is limited for the operation as a whole.
     used: Option<Used>,
@@ -59,7 +75,37 @@ pub struct Instance {
     again_at: Option<Instant>,
 }
 
-type Process<A, R> = TypedFunc<A, (Result<R, Error>,)>;
+/// `process`, by contract.
+enum Process<A, R> {
+    /// It may answer with an error.
+    Current(TypedFunc<A, (Result<R, Error>,)>),
+    /// It may not.
+    Preview(TypedFunc<A, (R,)>),
+}
+
+/// What a `process` takes.
+trait Arguments: ComponentNamedList + Lower + Send + Sync + 'static {}
+impl<A: ComponentNamedList + Lower + Send + Sync + 'static> Arguments for A {}
+
+/// What a `process` gives.
+trait Answer: ComponentType + Lift + Send + Sync + 'static {}
+impl<R: ComponentType + Lift + Send + Sync + 'static> Answer for R {}
+
+impl<A: Arguments, R: Answer> Process<A, R> {
+    fn find(linked: &Linked, store: &mut Store<State>, exports: &Exports) -> wasmtime::Result<Self> {
+        Ok(match exports.contract {
+            Contract::Current => Self::Current(linked.get_typed_func(store, exports.process)?),
+            Contract::Preview => Self::Preview(linked.get_typed_func(store, exports.process)?),
+        })
+    }
+
+    fn call(&self, store: &mut Store<State>, arguments: A) -> wasmtime::Result<Result<R, Error>> {
+        Ok(match self {
+            Self::Current(function) => function.call(store, arguments)?.0,
+            Self::Preview(function) => Ok(function.call(store, arguments)?.0),
+        })
+    }
+}
 
 /// `process`, by kind.
 enum Function {
@@ -86,11 +132,8 @@ impl Instance {
         kind: Kind,
         identity: Identity,
         limits: Arc<Limits>,
-        configuration: Vec<(String, String)>,
+        configuration: Configuration,
     ) -> Result<Self, StartError> {
-        if !matches!(kind, Kind::Map | Kind::Filter | Kind::Branch) {
-            return Err(StartError::NotSupported(kind.as_str()));
-        }
         let exports = module.exports(kind)?;
         let mut instance = Self {
             host: host.clone(),
@@ -126,20 +169,19 @@ impl Instance {
         store.data_mut().begin_call(limits.init_max);
         store.set_epoch_deadline(1);
         let linked = self.module.pre.instantiate(&mut store).map_err(failed)?;
-        let init: TypedFunc<(&ModuleConfiguration,), (bool,)> =
-            linked.get_typed_func(&mut store, self.exports.init).map_err(failed)?;
-        let process = self.exports.process;
+        let init: TypedFunc<(&ModuleConfiguration,), (bool,)> = linked
+            .get_typed_func(&mut store, self.exports.init)
+            .map_err(|error| StartError::Signature(format!("{error:#}")))?;
+        let exports = &self.exports;
         let function = match self.kind {
-            Kind::Filter => Function::Filter(linked.get_typed_func(&mut store, process).map_err(failed)?),
-            Kind::Branch => Function::Branch(linked.get_typed_func(&mut store, process).map_err(failed)?),
-            Kind::Accumulate => {
-                Function::Accumulate(linked.get_typed_func(&mut store, process).map_err(failed)?)
-            }
-            Kind::Delay => Function::Delay(linked.get_typed_func(&mut store, process).map_err(failed)?),
-            _ => Function::Map(linked.get_typed_func(&mut store, process).map_err(failed)?),
+            Kind::Filter => Process::find(&linked, &mut store, exports).map(Function::Filter),
+            Kind::Branch => Process::find(&linked, &mut store, exports).map(Function::Branch),
+            Kind::Accumulate => Process::find(&linked, &mut store, exports).map(Function::Accumulate),
+            Kind::Delay => Process::find(&linked, &mut store, exports).map(Function::Delay),
+            _ => Process::find(&linked, &mut store, exports).map(Function::Map),
         };
-        let configuration =
-            ModuleConfiguration { properties: self.configuration.clone(), module_schemas: Vec::new() };
+        let function = function.map_err(|error| StartError::Signature(format!("{error:#}")))?;
+        let configuration = self.configuration.lower();
         let error = match init.call(&mut store, (&configuration,)) {
             Ok((true,)) => return Ok(Live { store, function }),
             Ok((false,)) => StartError::Refused,
@@ -232,21 +274,6 @@ fn cause(store: &Store<State>, error: &wasmtime::Error, limits: &Limits, max: Du
     OperatorError::Trapped { message, backtrace: Vec::new() }
 }
 
-/// Calls `process` and does what the canonical ABI wants done afterwards.
-fn process<A, R>(
-    store: &mut Store<State>,
-    function: &Process<A, R>,
-    arguments: A,
-) -> wasmtime::Result<Result<R, Error>>
-where
-    A: ComponentNamedList + Lower + Send + Sync + 'static,
-    R: Send + Sync + 'static,
-    (Result<R, Error>,): ComponentNamedList + Lift + Send + Sync + 'static,
-{
-    let (result,) = function.call(&mut *store, arguments)?;
-    Ok(result)
-}
-
 fn wrong_kind<T>() -> wasmtime::Result<Result<T, Error>> {
     Err(wasmtime::Error::msg("the engine called an operator of another kind"))
 }
@@ -256,7 +283,7 @@ impl Operator for Instance {
         self.call(|Live { store, function }| {
             let Function::Map(function) = function else { return wrong_kind() };
             let lowered = lower(&data, &mut store.data_mut().table)?;
-            match process(store, function, (lowered,))? {
+            match function.call(store, (lowered,))? {
                 Ok(made) => Ok(Ok(lift(made, &mut store.data_mut().table)?)),
                 Err(error) => Ok(Err(error)),
             }
@@ -267,7 +294,7 @@ impl Operator for Instance {
         self.call(|Live { store, function }| {
             let Function::Filter(function) = function else { return wrong_kind() };
             let lowered = lower(data, &mut store.data_mut().table)?;
-            process(store, function, (lowered,))
+            function.call(store, (lowered,))
         })
     }
 
@@ -275,7 +302,7 @@ impl Operator for Instance {
         self.call(|Live { store, function }| {
             let Function::Branch(function) = function else { return wrong_kind() };
             let lowered = lower(data, &mut store.data_mut().table)?;
-            process(store, function, (lower_time(time), lowered))
+            function.call(store, (lower_time(time), lowered))
         })
     }
 
@@ -285,7 +312,7 @@ impl Operator for Instance {
             let table = &mut store.data_mut().table;
             let staged = lower(staged, table)?;
             let batch = batch.iter().map(|data| lower(data, table)).collect::<wasmtime::Result<Vec<_>>>()?;
-            match process(store, function, (staged, batch))? {
+            match function.call(store, (staged, batch))? {
                 Ok(made) => Ok(Ok(lift(made, &mut store.data_mut().table)?)),
                 Err(error) => Ok(Err(error)),
             }
@@ -296,7 +323,7 @@ impl Operator for Instance {
         self.call(|Live { store, function }| {
             let Function::Delay(function) = function else { return wrong_kind() };
             let lowered = lower(data, &mut store.data_mut().table)?;
-            Ok(process(store, function, (lowered, lower_time(time)))?.map(lift_time))
+            Ok(function.call(store, (lowered, lower_time(time)))?.map(lift_time))
         })
     }
 }

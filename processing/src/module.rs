@@ -167,16 +167,38 @@ fn store(path: &Path, component: &Component) -> std::io::Result<()> {
     std::fs::rename(&part, path)
 }
 
+/// A generation of the contract (AIO.md §1.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Contract {
+    /// `wasm-graph:processor@1.1.0`.
+    Current,
+    /// `tinykube-graph:processor@1.0.0`, whose operators cannot answer with an error.
+    Preview,
+}
+
+impl Contract {
+    /// The full name of one of its interfaces.
+    pub fn interface(self, name: &str) -> String {
+        match self {
+            Self::Current => format!("wasm-graph:processor/{name}@1.1.0"),
+            Self::Preview => format!("tinykube-graph:processor/{name}@1.0.0"),
+        }
+    }
+}
+
 impl Module {
-    /// Where in the component `process` and `init` of an operation of this kind are.
+    /// Where in the component `process` and `init` of an operation of this kind are, and by which contract.
     pub(crate) fn exports(&self, kind: Kind) -> Result<Exports, ModuleError> {
         let component = self.pre.component();
-        let expected = format!("wasm-graph:processor/{}@1.1.0", kind.as_str());
-        let missing = || ModuleError::Export { expected: expected.clone(), found: self.found() };
-        let (_, interface) = component.get_export(None, &expected).ok_or_else(missing)?;
-        let (_, process) = component.get_export(Some(&interface), "process").ok_or_else(missing)?;
-        let (_, init) = component.get_export(Some(&interface), "init").ok_or_else(missing)?;
-        Ok(Exports { process, init })
+        let of = |contract: Contract| {
+            let (_, interface) = component.get_export(None, &contract.interface(kind.as_str()))?;
+            let (_, process) = component.get_export(Some(&interface), "process")?;
+            let (_, init) = component.get_export(Some(&interface), "init")?;
+            Some(Exports { contract, process, init })
+        };
+        let expected = || Contract::Current.interface(kind.as_str());
+        let missing = || ModuleError::Export { expected: expected(), found: self.found() };
+        of(Contract::Current).or_else(|| of(Contract::Preview)).ok_or_else(missing)
     }
 
     fn found(&self) -> String {
@@ -190,6 +212,7 @@ impl Module {
 /// The functions of one operator.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Exports {
+    pub(crate) contract: Contract,
     pub(crate) process: ComponentExportIndex,
     pub(crate) init: ComponentExportIndex,
 }

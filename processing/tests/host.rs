@@ -100,7 +100,7 @@ struct Seen {
 }
 
 impl Outlet<u32> for Seen {
-    fn emit(&mut self, item: Item<u32>) {
+    fn emit(&mut self, _: usize, item: Item<u32>) {
         assert_eq!(item.carry, 7, "what guests do not see goes with the item");
         let Data::Message(message) = item.data else { panic!("a message went in") };
         self.out.push(message);
@@ -175,17 +175,23 @@ fn branches_take_their_arms() {
     assert_eq!(run(&mut graph, humid).payload(), humid);
 }
 
-/// As long as nobody tells a graph the time, its windows would take messages and never give them back.
 #[test]
-fn a_graph_with_windows_is_refused_by_name_and_not_run_half() {
-    for kind in [Kind::Accumulate, Kind::Delay] {
-        let graph = chain(&[Kind::Source, kind, Kind::Sink]);
-        let error =
-            start_with(host(), graph, component("temperature"), &[], &Limits::default()).err().unwrap();
-        let (operation, kind) = (format!("{}1", kind.as_str()), kind.as_str());
-        assert!(error.to_string().contains(&operation), "{error}");
-        assert!(error.to_string().contains(&format!("{kind} is not supported yet")), "{error}");
+fn a_window_of_readings_is_reduced_to_one_when_its_time_is_over() {
+    let graph = chain(&[Kind::Source, Kind::Accumulate, Kind::Sink]);
+    let mut graph = start_with(host(), graph, component("temperature"), &[], &Limits::default()).unwrap();
+    let mut seen = Seen::default();
+    for celsius in ["20.0", "24.0"] {
+        let payload = format!(r#"{{"temperature":{{"value":{celsius},"unit":"C"}}}}"#);
+        graph.push_at(item(payload), 1_000, &mut seen);
     }
+    assert_eq!(seen.out.len(), 0);
+    let due_ms = graph.due_ms().unwrap();
+    graph.advance(due_ms, &mut seen);
+    assert_eq!(
+        seen.payload(),
+        r#"{"temperature":{"count":2,"max":24,"min":20,"average":22,"last":24,"unit":"C"}}"#
+    );
+    assert_eq!(graph.due_ms(), None);
 }
 
 #[test]

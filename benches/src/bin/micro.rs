@@ -15,7 +15,7 @@ use bytes::Bytes;
 use clap::Parser;
 use forebay_benches::{Result, wire};
 use processing::host::{Host, Identity, Options as HostOptions};
-use processing::instance::Instance;
+use processing::instance::{Configuration, Instance};
 use processing::limits::Limits;
 use processing::module::Modules;
 use processing_core::graph::Kind;
@@ -185,7 +185,14 @@ fn operator(bench: &Bench, options: &Options) -> Result<()> {
     let module = modules.load(&bytes)?;
     let start = |kind: Kind| {
         let identity = Identity { graph: "bench".into(), operation: "temperature".into() };
-        Instance::start(modules.host(), &module, kind, identity, Arc::new(Limits::default()), Vec::new())
+        Instance::start(
+            modules.host(),
+            &module,
+            kind,
+            identity,
+            Arc::new(Limits::default()),
+            Configuration::default(),
+        )
     };
     let (mut map, mut filter, mut branch) = (start(Kind::Map)?, start(Kind::Filter)?, start(Kind::Branch)?);
 

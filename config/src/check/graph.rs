@@ -178,12 +178,14 @@ struct Topology<'g, 'r> {
     index: BTreeMap<&'g str, usize>,
     /// Connections that are legal: from, to, where.
     edges: Vec<(usize, usize, Position)>,
+    /// The outputs that they begin at, beside the edges.
+    outputs: Vec<Option<bool>>,
 }
 
 impl<'g, 'r> Topology<'g, 'r> {
     fn of(graph: &'g Resource<DataflowGraph>, report: &'r mut Report) -> Self {
         let (graph, position) = (&graph.spec, graph.position);
-        Self { graph, position, report, index: BTreeMap::new(), edges: Vec::new() }
+        Self { graph, position, report, index: BTreeMap::new(), edges: Vec::new(), outputs: Vec::new() }
     }
 
     fn check(mut self) {
@@ -201,7 +203,6 @@ impl<'g, 'r> Topology<'g, 'r> {
         if self.report.findings.is_empty() {
             self.ends();
             self.cycles();
-            self.shape();
         }
     }
 
@@ -267,11 +268,13 @@ impl<'g, 'r> Topology<'g, 'r> {
             );
             return self.report.error(position, key("from"), message);
         }
-        if self.edges.iter().any(|edge| (edge.0, edge.1) == (from, to)) && arm.is_none() {
+        let mut before = self.edges.iter().zip(&self.outputs);
+        if before.any(|(edge, output)| (edge.0, edge.1, *output) == (from, to, arm)) {
             let message = format!("{} and {} are connected twice", self.name(from), self.name(to));
             return self.report.error(position, key("from"), message);
         }
         self.edges.push((from, to, position));
+        self.outputs.push(arm);
     }
 
     fn node(&mut self, key: String, name: &str, position: Position) -> Option<usize> {
@@ -317,35 +320,6 @@ impl<'g, 'r> Topology<'g, 'r> {
             let message = format!("the connection from {} closes a cycle", self.name(edge.0));
             self.report.error(edge.2, "spec.nodeConnections", message);
         }
-    }
-
-    /// Sources that lead into one chain of graphs to one destination run now; other shapes come later.
-    fn shape(&mut self) {
-        for node in 0..self.graph.nodes.len() {
-            let outputs = self.edges.iter().filter(|edge| edge.0 == node).count();
-            if outputs > 1 {
-                let message =
-                    format!("more than one connection leads from {}: not supported yet", self.name(node));
-                self.error_at_node(node, message);
-            }
-            let inputs = self.edges.iter().filter(|edge| edge.1 == node);
-            let graphs = inputs.clone().filter(|edge| self.is_graph(edge.0)).count();
-            if graphs > 1 || (graphs == 1 && inputs.count() > 1) {
-                let message =
-                    format!("more than one connection leads to {}: not supported yet", self.name(node));
-                self.error_at_node(node, message);
-            }
-        }
-        let heads: BTreeSet<_> =
-            self.edges.iter().filter(|edge| !self.is_graph(edge.0)).map(|edge| edge.1).collect();
-        if let Some(second) = heads.into_iter().nth(1) {
-            let message = format!("a second chain begins at {}: not supported yet", self.name(second));
-            self.error_at_node(second, message);
-        }
-    }
-
-    fn is_graph(&self, node: usize) -> bool {
-        matches!(self.graph.nodes[node].settings, NodeSettings::Graph(_))
     }
 }
 

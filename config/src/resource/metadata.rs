@@ -69,6 +69,8 @@ pub struct Settings {
     pub inline_budget: Option<Duration>,
     /// `forebay.dev/memory-limit` of a graph: the memory of one operator, in bytes.
     pub memory_limit: Option<u64>,
+    /// `forebay.dev/allowed-lateness` of a graph: how long after its end a window still takes messages.
+    pub allowed_lateness: Option<Duration>,
     /// `forebay.dev/dead-letter-topic` of a graph: where messages go that cannot be processed.
     pub dead_letter_topic: Option<String>,
     /// `forebay.dev/plain-http` of a registry: HTTP without TLS, also off loopback.
@@ -85,6 +87,7 @@ const OWN: &[(&str, &[&str])] = &[
             "forebay.dev/call-deadline",
             "forebay.dev/inline-budget",
             "forebay.dev/memory-limit",
+            "forebay.dev/allowed-lateness",
             "forebay.dev/dead-letter-topic",
         ],
     ),
@@ -212,6 +215,7 @@ fn apply(key: &str, text: &str, settings: &mut Settings) -> Result<(), String> {
                 bytes => Some(bytes),
             }
         }
+        "allowed-lateness" => settings.allowed_lateness = Some(parse_duration(text)?),
         "dead-letter-topic" => {
             check_topic(text)?;
             settings.dead_letter_topic = Some(text.to_owned());

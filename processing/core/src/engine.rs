@@ -38,8 +38,8 @@ pub enum Cause {
 
 /// Takes what comes out of a graph.
 pub trait Outlet<C> {
-    /// An item reached a sink.
-    fn emit(&mut self, item: Item<C>);
+    /// An item reached a sink: the one in this place among the sinks of the graph.
+    fn emit(&mut self, sink: usize, item: Item<C>);
     /// An item ended at `operation`. `carry` is the caller's own, of the item that went in.
     fn dropped(&mut self, operation: &str, cause: Cause, carry: &C);
     /// An accumulate made one item of several: what it carries for the earlier ones shall stand for `later`, too.
@@ -84,6 +84,7 @@ pub struct Engine<C> {
     /// Items on their way, the next one last; reused from push to push.
     work: Vec<(usize, Item<C>)>,
     sources: Vec<usize>,
+    sinks: Vec<usize>,
     held: Held<C>,
     /// The node id of all logical time here; `None` where no operation is told the time.
     node: Option<Arc<str>>,
@@ -107,6 +108,7 @@ impl<C: Clone> Engine<C> {
             (0..graph.nodes().len()).filter(|at| wanted.contains(&kind(at))).collect()
         };
         let sources = of(&[Kind::Source]);
+        let sinks = of(&[Kind::Sink]);
         let tells_time = !of(&[Kind::Branch, Kind::Delay, Kind::Accumulate]).is_empty();
         Ok(Self {
             stats: vec![Stats::default(); graph.nodes().len()],
@@ -116,6 +118,7 @@ impl<C: Clone> Engine<C> {
             operators,
             work: Vec::new(),
             sources,
+            sinks,
             lateness_ms: 0,
             clock: None,
         })
@@ -167,9 +170,7 @@ impl<C: Clone> Engine<C> {
     /// Feeds an item to every source and runs it to its end. Time stands still: a graph that keeps items wants
     /// [`Engine::push_at`], or [`Engine::advance`] beside this.
     pub fn push(&mut self, mut item: Item<C>, outlet: &mut impl Outlet<C>) {
-        if let Some(node) = &self.node {
-            item.time.node = Arc::clone(node);
-        }
+        self.tell_node(&mut item);
         if let Some((first, others)) = self.sources.split_first() {
             for at in others.iter().rev() {
                 self.work.push((*at, item.clone()));
@@ -179,10 +180,25 @@ impl<C: Clone> Engine<C> {
         self.run(outlet);
     }
 
+    /// The same for one source: the one in this place among the sources of the graph.
+    pub fn push_to(&mut self, source: usize, mut item: Item<C>, outlet: &mut impl Outlet<C>) {
+        self.tell_node(&mut item);
+        if let Some(at) = self.sources.get(source) {
+            self.work.push((*at, item));
+        }
+        self.run(outlet);
+    }
+
     /// Like [`Engine::push`], when it is `now_ms` milliseconds since the Unix epoch: what is due goes first.
     pub fn push_at(&mut self, item: Item<C>, now_ms: u64, outlet: &mut impl Outlet<C>) {
         self.advance(now_ms, outlet);
         self.push(item, outlet);
+    }
+
+    fn tell_node(&self, item: &mut Item<C>) {
+        if let Some(node) = &self.node {
+            item.time.node = Arc::clone(node);
+        }
     }
 
     /// It is `now_ms` milliseconds since the Unix epoch: everything whose logical time is over goes on. Time that
@@ -224,7 +240,7 @@ impl<C: Clone> Engine<C> {
         };
         self.stats[at].passed += 1;
         if kind == Kind::Sink {
-            outlet.emit(item);
+            outlet.emit(self.sinks.iter().position(|sink| *sink == at).unwrap_or_default(), item);
         } else {
             self.forward(at, arm, item);
         }

@@ -1,9 +1,11 @@
 //! The shape of a graph: operations and how they are connected, checked before anything runs.
 
 mod check;
+mod join;
 mod parameters;
 
 pub use check::{Element, Finding, Problem};
+pub use join::{End, JoinError, Joined, Link, Origin, Part, Start, Wiring};
 pub use parameters::{ParameterError, Parameters};
 
 /// What an operation does (AIO.md §2.1).
@@ -66,7 +68,7 @@ impl Kind {
 }
 
 /// One arm of a branch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Arm {
     /// The operator said false.
     False,

@@ -63,7 +63,7 @@ struct Seen {
 }
 
 impl Outlet<u32> for Seen {
-    fn emit(&mut self, item: Item<u32>) {
+    fn emit(&mut self, _: usize, item: Item<u32>) {
         self.out.push((item.time.secs, payload(&item.data), item.carry));
     }
     fn dropped(&mut self, operation: &str, cause: Cause, carry: &u32) {

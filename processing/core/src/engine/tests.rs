@@ -44,7 +44,7 @@ fn item(n: i64) -> Item<i64> {
 struct Seen(Vec<String>);
 
 impl Outlet<i64> for Seen {
-    fn emit(&mut self, item: Item<i64>) {
+    fn emit(&mut self, _: usize, item: Item<i64>) {
         self.0.push(format!("{} from {}", number(&item.data), item.carry));
     }
     fn dropped(&mut self, operation: &str, cause: Cause, carry: &i64) {

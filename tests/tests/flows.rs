@@ -1,0 +1,175 @@
+//! DataflowGraphs with several nodes: branches between graphs, windows that close by the clock, and what becomes of
+//! messages that cannot be processed.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use forebay_tests::artifact::{Artifact, Shape};
+use forebay_tests::forebay::{Forebay, Serve};
+use forebay_tests::mqtt::{Client, Connect, Publish, user_property};
+use forebay_tests::operators;
+use forebay_tests::resources::{Resources, dataflow_graph, documents, registry_endpoint};
+use serde_json::{Value, json};
+
+/// A graph definition of one operation with a module, between `sinks`; a branch has two, called `yes` and `no`.
+fn definition(kind: &str, sinks: &[(&str, Option<&str>)]) -> String {
+    let mut text = format!(
+        "metadata: {{$schema: x, name: One operation, version: 1.0.0}}
+moduleRequirements: {{apiVersion: 1.1.0, runtimeVersion: 1.1.0}}
+operations:
+  - {{operationType: source, name: source}}
+  - {{operationType: {kind}, name: module-temperature/{kind}, module: 'temperature:1.0.0'}}
+"
+    );
+    for (sink, _) in sinks {
+        text += &format!("  - {{operationType: sink, name: {sink}}}\n");
+    }
+    text +=
+        &format!("connections:\n  - {{from: {{name: source}}, to: {{name: module-temperature/{kind}}}}}\n");
+    for (sink, arm) in sinks {
+        let arm = arm.map(|arm| format!(", arm: \"{arm}\"")).unwrap_or_default();
+        text += &format!("  - {{from: {{name: module-temperature/{kind}{arm}}}, to: {{name: {sink}}}}}\n");
+    }
+    text
+}
+
+/// A broker with these graph artifacts beside the samples, and these resources.
+fn start(artifacts: &[(&str, String)], resources: &[String]) -> Forebay {
+    let registry = operators::sample_registry();
+    for (name, text) in artifacts {
+        registry.push(name, "1.0.0", &Artifact::new(Shape::Graph, "graph.yaml", text.clone()));
+    }
+    let mut all = vec![registry_endpoint("registry", registry.addr)];
+    all.extend_from_slice(resources);
+    let resources = Resources::default().with("all.yaml", &documents(&all));
+    Serve::new().file(resources.path()).start()
+}
+
+fn json(message: &Publish) -> Value {
+    serde_json::from_slice(&message.payload).expect("a JSON payload")
+}
+
+/// The user properties of a message, read by hand.
+fn user_properties(message: &Publish) -> Vec<(String, String)> {
+    let (mut found, mut at) = (Vec::new(), 0);
+    let bytes = &message.properties;
+    let text = |at: &mut usize| {
+        let length = usize::from(u16::from_be_bytes([bytes[*at], bytes[*at + 1]]));
+        let text = String::from_utf8(bytes[*at + 2..*at + 2 + length].to_vec()).expect("UTF-8");
+        *at += 2 + length;
+        text
+    };
+    while at < bytes.len() {
+        at += 1;
+        match bytes[at - 1] {
+            0x26 => found.push((text(&mut at), text(&mut at))),
+            0x01 => at += 1,
+            0x02 => at += 4,
+            0x03 | 0x08 | 0x09 => drop(text(&mut at)),
+            other => panic!("property {other}"),
+        }
+    }
+    found
+}
+
+fn property<'a>(properties: &'a [(String, String)], key: &str) -> &'a str {
+    properties.iter().find(|(k, _)| k == key).map_or("", |(_, value)| value)
+}
+
+const SORTED: &str = "apiVersion: connectivity.iotoperations.azure.com/v1
+kind: DataflowGraph
+metadata: {name: sorted, namespace: azure-iot-operations}
+spec:
+  profileRef: default
+  nodes:
+    - nodeType: Source
+      name: hall
+      sourceSettings: {endpointRef: default, dataSources: [hall/+]}
+    - nodeType: Source
+      name: yard
+      sourceSettings: {endpointRef: default, dataSources: [yard/#, yard2/#]}
+    - nodeType: Graph
+      name: sort
+      graphSettings: {registryEndpointRef: registry, artifact: 'sort:1.0.0'}
+    - nodeType: Graph
+      name: convert
+      graphSettings: {registryEndpointRef: registry, artifact: 'graph-simple:1.0.0'}
+    - nodeType: Graph
+      name: again
+      graphSettings: {registryEndpointRef: registry, artifact: 'graph-simple:1.0.0'}
+    - nodeType: Destination
+      name: celsius
+      destinationSettings: {endpointRef: default, dataDestination: 'celsius/${inputTopic.2}'}
+    - nodeType: Destination
+      name: other
+      destinationSettings: {endpointRef: default, dataDestination: other}
+  nodeConnections:
+    - {from: {name: hall}, to: {name: sort}}
+    - {from: {name: yard}, to: {name: sort}}
+    - {from: {name: sort.output.true}, to: {name: convert}}
+    - {from: {name: convert}, to: {name: again}}
+    - {from: {name: again}, to: {name: celsius}}
+    - {from: {name: sort.output.false}, to: {name: other}}
+";
+
+#[test]
+fn graphs_with_two_outputs_lead_to_other_graphs_and_destinations() {
+    let sort = definition("branch", &[("yes", Some("True")), ("no", Some("False"))]);
+    let broker = start(&[("sort", sort)], &[SORTED.to_owned()]);
+    let mut publisher = Client::connect(broker.addr, &Connect::v5("publisher"));
+    let mut client = Client::connect(broker.addr, &Connect::v5("client"));
+    client.subscribe("celsius/+", 0);
+    client.subscribe("other", 0);
+    publisher.publish("hall/oven", 1, br#"{"temperature":{"value":212.0,"unit":"F"}}"#);
+    let celsius = client.receive();
+    assert_eq!(celsius.topic, "celsius/oven");
+    assert_eq!(json(&celsius)["temperature"]["value"], json!(100.0));
+    publisher.publish("yard2/a/b", 0, br#"{"humidity":{"value":40}}"#);
+    let other = client.receive();
+    assert_eq!((other.topic.as_str(), other.text().as_str()), ("other", r#"{"humidity":{"value":40}}"#));
+}
+
+#[test]
+fn a_window_closes_by_the_clock_and_gives_one_message() {
+    let graph = dataflow_graph("window", "registry", "average:1.0.0", "raw/#", "average");
+    let average = definition("accumulate", &[("sink", None)]);
+    let broker = start(&[("average", average)], &[graph]);
+    let mut client = Client::connect(broker.addr, &Connect::v5("client"));
+    client.subscribe("average", 1);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis();
+    for (at, (node, celsius)) in [("a", 20.0), ("b", 22.0), ("c", 27.0)].into_iter().enumerate() {
+        let stamp = user_property("__ts", &format!("{now}:0:{node}"));
+        let payload = json!({"temperature": {"value": celsius, "unit": "C"}}).to_string();
+        client.publish_with(&format!("raw/{at}"), 0, false, &stamp, payload.as_bytes());
+    }
+    // Nothing more is published: time alone closes the window.
+    let window = client.receive();
+    let expected = json!({"count": 3, "min": 20, "max": 27, "average": 23, "last": 27, "unit": "C"});
+    assert_eq!(json(&window)["temperature"], expected);
+    let stamp = user_property("__ts", &format!("{}:0:late", now - 30_000));
+    client.publish_with("raw/late", 0, false, &stamp, br#"{"temperature":{"value":1,"unit":"C"}}"#);
+    broker.wait_metric("aio_dataflow_errors", &["window", "late"], 1.0);
+}
+
+#[test]
+fn a_message_that_cannot_be_processed_is_kept_with_what_happened_to_it() {
+    let graph = dataflow_graph("keeps", "registry", "graph-simple:1.0.0", "in", "out")
+        .replace("  name: keeps\n", "  name: keeps\n  annotations: {forebay.dev/dead-letter-topic: lost}\n");
+    let broker = start(&[], &[graph]);
+    let mut publisher = Client::connect(broker.addr, &Connect::v5("publisher"));
+    let mut client = Client::connect(broker.addr, &Connect::v5("client"));
+    client.subscribe("lost", 1);
+    let properties =
+        [[0x03].as_slice(), &forebay_tests::mqtt::text("text/plain"), &user_property("line", "7")].concat();
+    publisher.publish_with("in", 1, false, &properties, b"not json");
+    let letter = client.receive();
+    assert_eq!((letter.topic.as_str(), letter.text().as_str(), letter.qos), ("lost", "not json", 1));
+    let told = user_properties(&letter);
+    assert_eq!(property(&told, "line"), "7");
+    assert_eq!(property(&told, "dead-letter-topic"), "in");
+    assert_eq!(property(&told, "dead-letter-graph"), "keeps");
+    assert_eq!(property(&told, "dead-letter-operation"), "module-temperature/map");
+    assert_eq!(property(&told, "dead-letter-cause"), "Failed to parse payload as JSON");
+    assert_eq!(property(&told, "dead-letter-attempt"), "1");
+    assert!(property(&told, "dead-letter-module").starts_with("sha256:"), "{told:?}");
+    assert!(!property(&told, "dead-letter-reason").is_empty(), "{told:?}");
+}
