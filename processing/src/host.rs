@@ -12,6 +12,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use crate::limits::Limits;
 use crate::log::{GuestLog, Stdio};
 use crate::state_store::StateStore;
+use crate::telemetry::GuestMetrics;
 use crate::ticker::{self, Running};
 
 /// Bytes that a guest holds by handle.
@@ -93,7 +94,7 @@ pub struct Identity {
 /// What an operation has used of limits that are not an instance's own: a crash does not give them anew.
 pub(crate) struct Used {
     log: Arc<GuestLog>,
-    metrics: crate::imports::GuestMetrics,
+    metrics: Arc<GuestMetrics>,
 }
 
 /// What a guest's store holds.
@@ -105,7 +106,7 @@ pub struct State {
     pub(crate) limits: Arc<Limits>,
     pub(crate) state_store: Arc<StateStore>,
     pub(crate) log: Arc<GuestLog>,
-    pub(crate) metrics: crate::imports::GuestMetrics,
+    pub(crate) metrics: Arc<GuestMetrics>,
     /// Bytes of all its memories, and elements of all its tables.
     memory_bytes: usize,
     table_elements: usize,
@@ -130,7 +131,7 @@ impl State {
     pub(crate) fn new(host: &Host, identity: Identity, limits: Arc<Limits>, used: Option<Used>) -> Self {
         let used = used.unwrap_or_else(|| Used {
             log: GuestLog::new(identity.clone(), limits.log_lines_per_second_max),
-            metrics: crate::imports::GuestMetrics::new(limits.metrics_max),
+            metrics: Arc::new(GuestMetrics::new(limits.metrics_max)),
         });
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits.handles_max);

@@ -1,24 +1,34 @@
 //! What guests may call (AIO.md §1.5).
 
-use std::collections::HashSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use processing_core::time::Hlc;
 use wasmtime::component::{HasSelf, Linker, Resource};
 
-use crate::bindings::Host_;
 use crate::bindings::wasm_graph::processor::{
-    command_invoker, hybrid_logical_clock, logger, metrics, rpc_types, schema_registry, schema_types,
-    state_store, state_store_types, types,
+    command_invoker, hybrid_logical_clock, rpc_types, schema_registry, schema_types, state_store,
+    state_store_types, types,
 };
 use crate::host::{Buffer, State};
-use crate::lift::lower_time;
+use crate::module::Contract;
 use crate::state_store::{Condition, Set, StoreError};
+use crate::{preview, telemetry};
 
 /// Links the contract's imports.
 pub fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
-    Host_::add_to_linker::<State, HasSelf<State>>(linker, |state| state)?;
-    crate::preview::link(linker)
+    fn own(state: &mut State) -> &mut State {
+        state
+    }
+    types::add_to_linker::<State, HasSelf<State>>(linker, own)?;
+    hybrid_logical_clock::add_to_linker::<State, HasSelf<State>>(linker, own)?;
+    state_store_types::add_to_linker::<State, HasSelf<State>>(linker, own)?;
+    state_store::add_to_linker::<State, HasSelf<State>>(linker, own)?;
+    schema_types::add_to_linker::<State, HasSelf<State>>(linker, own)?;
+    schema_registry::add_to_linker::<State, HasSelf<State>>(linker, own)?;
+    rpc_types::add_to_linker::<State, HasSelf<State>>(linker, own)?;
+    command_invoker::add_to_linker::<State, HasSelf<State>>(linker, own)?;
+    telemetry::link(linker, Contract::Current)?;
+    preview::link(linker)
 }
 
 impl types::Host for State {}
@@ -38,138 +48,6 @@ impl types::HostBuffer for State {
     }
 }
 
-impl logger::Host for State {
-    fn log(&mut self, level: logger::Level, context: String, message: String) -> wasmtime::Result<()> {
-        self.log.line(level, &context, &message);
-        Ok(())
-    }
-}
-
-/// The metrics that a guest has made: each name and label set counts once.
-#[derive(Debug)]
-pub struct GuestMetrics {
-    known: std::collections::HashMap<Key, Handle>,
-    max: usize,
-}
-
-type Key = (String, Vec<(String, String)>);
-
-#[derive(Debug, Clone)]
-enum Handle {
-    Counter(::metrics::Counter),
-    Histogram(::metrics::Histogram),
-}
-
-/// Longest metric name, label key or label value.
-const NAME_BYTES_MAX: usize = 128;
-/// Labels of one metric.
-const LABELS_MAX: usize = 16;
-
-impl GuestMetrics {
-    /// At most `max` different ones.
-    pub fn new(max: usize) -> Self {
-        Self { known: std::collections::HashMap::new(), max }
-    }
-
-    fn handle(
-        &mut self,
-        identity: &crate::host::Identity,
-        name: String,
-        labels: Option<Vec<metrics::Label>>,
-        histogram: bool,
-    ) -> Result<Handle, metrics::MetricsError> {
-        let labels: Vec<(String, String)> =
-            labels.unwrap_or_default().into_iter().map(|label| (label.key, label.value)).collect();
-        let key = (name, labels);
-        if let Some(handle) = self.known.get(&key) {
-            return Ok(handle.clone());
-        }
-        check_metric(&key, self.known.len() < self.max)?;
-        let mut all = vec![
-            ::metrics::Label::new("dataflow_id", identity.graph.to_string()),
-            ::metrics::Label::new("operation", identity.operation.to_string()),
-        ];
-        let mut seen = HashSet::from(["dataflow_id", "operation"]);
-        for (label, value) in &key.1 {
-            if !seen.insert(label) {
-                return Err(refused(format!("the label `{label}` comes twice, or is the host's own")));
-            }
-            all.push(::metrics::Label::new(label.clone(), value.clone()));
-        }
-        let full_name = format!("forebay_operator_{}", key.0);
-        let handle = match histogram {
-            true => Handle::Histogram(::metrics::histogram!(full_name, all)),
-            false => Handle::Counter(::metrics::counter!(full_name, all)),
-        };
-        self.known.insert(key, handle.clone());
-        Ok(handle)
-    }
-}
-
-fn check_metric((name, labels): &Key, room: bool) -> Result<(), metrics::MetricsError> {
-    let too_long = |text: &str| text.len() > NAME_BYTES_MAX;
-    if name.is_empty() || too_long(name) || labels.len() > LABELS_MAX {
-        return Err(refused(format!(
-            "a metric has a name of 1 to {NAME_BYTES_MAX} bytes and up to {LABELS_MAX} labels"
-        )));
-    }
-    if labels.iter().any(|(key, value)| key.is_empty() || too_long(key) || too_long(value)) {
-        return Err(refused(format!(
-            "a label has a key of 1 to {NAME_BYTES_MAX} bytes and no longer a value"
-        )));
-    }
-    if !room {
-        return Err(refused("this operator has as many metrics as it may have".to_owned()));
-    }
-    Ok(())
-}
-
-fn refused(why: String) -> metrics::MetricsError {
-    metrics::MetricsError::LockError(why)
-}
-
-fn wrong_type(name: &str) -> metrics::MetricsError {
-    metrics::MetricsError::IncompatibleType(format!("`{name}` is a metric of another kind"))
-}
-
-impl metrics::Host for State {
-    fn add_to_counter(
-        &mut self,
-        name: String,
-        metrics::CounterValue::U64(value): metrics::CounterValue,
-        labels: Option<Vec<metrics::Label>>,
-    ) -> wasmtime::Result<Result<(), metrics::MetricsError>> {
-        Ok(match self.metrics.handle(&self.identity, name.clone(), labels, false) {
-            Ok(Handle::Counter(counter)) => {
-                counter.increment(value);
-                Ok(())
-            }
-            Ok(Handle::Histogram(_)) => Err(wrong_type(&name)),
-            Err(error) => Err(error),
-        })
-    }
-
-    fn record_to_histogram(
-        &mut self,
-        name: String,
-        value: metrics::HistogramValue,
-        labels: Option<Vec<metrics::Label>>,
-    ) -> wasmtime::Result<Result<(), metrics::MetricsError>> {
-        let value = match value {
-            metrics::HistogramValue::F64(value) => value,
-            metrics::HistogramValue::U64(value) => value as f64,
-        };
-        Ok(match self.metrics.handle(&self.identity, name.clone(), labels, true) {
-            Ok(Handle::Histogram(histogram)) => {
-                histogram.record(value);
-                Ok(())
-            }
-            Ok(Handle::Counter(_)) => Err(wrong_type(&name)),
-            Err(error) => Err(error),
-        })
-    }
-}
-
 type Clock = hybrid_logical_clock::HybridLogicalClock;
 type Wait = Option<state_store_types::Duration>;
 type Stored<T> = wasmtime::Result<Result<T, state_store_types::StateStoreError>>;
@@ -183,6 +61,11 @@ fn time(clock: Clock) -> Hlc {
     Hlc { secs: timestamp.secs, nanos: timestamp.nanos, counter, node: node_id.into() }
 }
 
+fn clock(time: &Hlc) -> Clock {
+    let timestamp = hybrid_logical_clock::Timespec { secs: time.secs, nanos: time.nanos };
+    Clock { timestamp, counter: time.counter, node_id: time.node.to_string() }
+}
+
 fn failed(error: StoreError) -> state_store_types::StateStoreError {
     state_store_types::StateStoreError::RequestError(error.to_string())
 }
@@ -192,7 +75,7 @@ impl state_store::Host for State {
     fn get(&mut self, key: Vec<u8>, _timeout: Wait) -> Stored<state_store_types::StateStoreGetResponse> {
         Ok(self.state_store.get(&key, now()).map_err(failed).map(|found| {
             let (response, version) = found.unzip();
-            state_store_types::StateStoreGetResponse { response, version: version.as_ref().map(lower_time) }
+            state_store_types::StateStoreGetResponse { response, version: version.as_ref().map(clock) }
         }))
     }
 
@@ -220,7 +103,7 @@ impl state_store::Host for State {
         };
         Ok(self.state_store.set(&set, now()).map_err(failed).map(|version| {
             let response = version.is_some();
-            state_store_types::StateStoreSetResponse { response, version: version.as_ref().map(lower_time) }
+            state_store_types::StateStoreSetResponse { response, version: version.as_ref().map(clock) }
         }))
     }
 
@@ -253,7 +136,7 @@ impl State {
     ) -> Result<state_store_types::StateStoreDelResponse, state_store_types::StateStoreError> {
         let (response, version) =
             self.state_store.delete(key, value, token.map(time).as_ref(), now()).map_err(failed)?;
-        Ok(state_store_types::StateStoreDelResponse { response, version: version.as_ref().map(lower_time) })
+        Ok(state_store_types::StateStoreDelResponse { response, version: version.as_ref().map(clock) })
     }
 }
 

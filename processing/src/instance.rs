@@ -14,8 +14,9 @@ use crate::bindings::wasm_graph::processor::hybrid_logical_clock::HybridLogicalC
 pub use crate::bindings::wasm_graph::processor::types::ModuleSchema;
 use crate::bindings::wasm_graph::processor::types::{DataModel, Error, ModuleConfiguration};
 use crate::host::{Host, Identity, State, Used};
-use crate::lift::{lift, lift_time, lower, lower_time};
+use crate::lift::{lift, lift_time};
 use crate::limits::Limits;
+use crate::lower::{DataParam, TimeParam, lower, lower_time};
 use crate::module::{Contract, Exports, Module, ModuleError};
 use crate::wasi::Overslept;
 
@@ -84,8 +85,8 @@ enum Process<A, R> {
 }
 
 /// What a `process` takes.
-trait Arguments: ComponentNamedList + Lower + Send + Sync + 'static {}
-impl<A: ComponentNamedList + Lower + Send + Sync + 'static> Arguments for A {}
+trait Arguments: ComponentNamedList + Lower {}
+impl<A: ComponentNamedList + Lower> Arguments for A {}
 
 /// What a `process` gives.
 trait Answer: ComponentType + Lift + Send + Sync + 'static {}
@@ -109,11 +110,11 @@ impl<A: Arguments, R: Answer> Process<A, R> {
 
 /// `process`, by kind.
 enum Function {
-    Map(Process<(DataModel,), DataModel>),
-    Filter(Process<(DataModel,), bool>),
-    Branch(Process<(HybridLogicalClock, DataModel), bool>),
-    Accumulate(Process<(DataModel, Vec<DataModel>), DataModel>),
-    Delay(Process<(DataModel, HybridLogicalClock), HybridLogicalClock>),
+    Map(Process<(DataParam<'static>,), DataModel>),
+    Filter(Process<(DataParam<'static>,), bool>),
+    Branch(Process<(TimeParam<'static>, DataParam<'static>), bool>),
+    Accumulate(Process<(DataParam<'static>, Vec<DataParam<'static>>), DataModel>),
+    Delay(Process<(DataParam<'static>, TimeParam<'static>), HybridLogicalClock>),
 }
 
 struct Live {

@@ -1,4 +1,4 @@
-//! Items into the guest's types and back: short fields inline, long ones by handle.
+//! What guests answer, as items.
 
 use bytes::Bytes;
 use processing_core::item::{self, Data};
@@ -9,91 +9,10 @@ use crate::bindings::wasm_graph::processor::hybrid_logical_clock as clock;
 use crate::bindings::wasm_graph::processor::types::{self, BufferOrBytes, BufferOrString, DataModel};
 use crate::host::Buffer;
 
-/// From this length on, a field crosses by handle: what the guest does not read costs nothing, and what it
-/// hands back is not copied. Below, a handle costs more than the bytes.
-pub const HANDLE_BYTES_MIN: usize = 4096;
-
-/// The guest's view of `data`.
-///
-/// # Errors
-/// The guest holds too many handles.
-pub fn lower(data: &Data, table: &mut ResourceTable) -> wasmtime::Result<DataModel> {
-    Ok(match data {
-        Data::Bytes(bytes) => DataModel::BufferOrBytes(lower_bytes(bytes, table)?),
-        Data::Message(message) => DataModel::Message(types::Message {
-            timestamp: lower_timestamp(&message.timestamp),
-            topic: lower_bytes(&message.topic, table)?,
-            content_type: message.content_type.as_ref().map(|text| lower_text(text, table)).transpose()?,
-            payload: lower_bytes(&message.payload, table)?,
-            properties: types::MessageProperties {
-                user_properties: message
-                    .user_properties
-                    .iter()
-                    .map(|(key, value)| Ok((lower_text(key, table)?, lower_text(value, table)?)))
-                    .collect::<wasmtime::Result<_>>()?,
-            },
-            schema: message.schema.as_ref().map(|schema| lower_schema(schema, table)).transpose()?,
-        }),
-        Data::Snapshot(snapshot) => DataModel::Snapshot(types::Snapshot {
-            timestamp: lower_timestamp(&snapshot.timestamp),
-            format: lower_text(&snapshot.format, table)?,
-            width: snapshot.width,
-            height: snapshot.height,
-            frame: lower_bytes(&snapshot.frame, table)?,
-        }),
-    })
-}
-
-/// The guest's view of a logical time.
-pub fn lower_time(time: &Hlc) -> clock::HybridLogicalClock {
-    clock::HybridLogicalClock {
-        timestamp: clock::Timespec { secs: time.secs, nanos: time.nanos },
-        counter: time.counter,
-        node_id: time.node.to_string(),
-    }
-}
-
 /// What the guest says a logical time is.
 pub fn lift_time(time: clock::HybridLogicalClock) -> Hlc {
     let clock::HybridLogicalClock { timestamp, counter, node_id } = time;
     Hlc { secs: timestamp.secs, nanos: timestamp.nanos, counter, node: node_id.into() }
-}
-
-fn lower_timestamp(time: &Hlc) -> types::Timestamp {
-    types::Timestamp {
-        timestamp: clock::Timespec { secs: time.secs, nanos: time.nanos },
-        counter: time.counter,
-        node_id: BufferOrString::String(time.node.to_string()),
-    }
-}
-
-fn lower_bytes(bytes: &Bytes, table: &mut ResourceTable) -> wasmtime::Result<BufferOrBytes> {
-    Ok(match bytes.len() < HANDLE_BYTES_MIN {
-        true => BufferOrBytes::Bytes(bytes.to_vec()),
-        false => BufferOrBytes::Buffer(table.push(Buffer(bytes.clone()))?),
-    })
-}
-
-fn lower_text(bytes: &Bytes, table: &mut ResourceTable) -> wasmtime::Result<BufferOrString> {
-    Ok(match std::str::from_utf8(bytes) {
-        Ok(text) if text.len() < HANDLE_BYTES_MIN => BufferOrString::String(text.to_owned()),
-        _ => BufferOrString::Buffer(table.push(Buffer(bytes.clone()))?),
-    })
-}
-
-fn lower_schema(
-    schema: &item::MessageSchema,
-    table: &mut ResourceTable,
-) -> wasmtime::Result<types::MessageSchema> {
-    Ok(match schema {
-        item::MessageSchema::RegistryReference(reference) => {
-            types::MessageSchema::RegistryReference(lower_text(reference, table)?)
-        }
-        item::MessageSchema::Inline { name, content } => types::MessageSchema::Inline(types::InlineSchema {
-            name: lower_text(name, table)?,
-            content: lower_text(content, table)?,
-        }),
-    })
 }
 
 /// What the guest made of it. A handle that comes back is taken out of the table, its bytes are not copied.

@@ -58,6 +58,17 @@ impl GuestLog {
         Arc::new(Self { identity, budget: Mutex::new(budget) })
     }
 
+    /// Whether anybody reads what is logged at this level.
+    pub fn listens(level: Level) -> bool {
+        match level {
+            Level::Trace => tracing::enabled!(tracing::Level::TRACE),
+            Level::Debug => tracing::enabled!(tracing::Level::DEBUG),
+            Level::Info => tracing::enabled!(tracing::Level::INFO),
+            Level::Warn => tracing::enabled!(tracing::Level::WARN),
+            Level::Error | Level::Critical => tracing::enabled!(tracing::Level::ERROR),
+        }
+    }
+
     /// Logs a line, cut where it is too long; drops and counts it when there were too many in this second.
     pub fn line(&self, level: Level, context: &str, message: &str) {
         let (graph, operation) = (&*self.identity.graph, &*self.identity.operation);

@@ -6,22 +6,20 @@
 use wasmtime::StoreContextMut;
 use wasmtime::component::{ComponentNamedList, Lift, Linker, LinkerInstance, Lower, Resource, ResourceType};
 
-use crate::bindings::wasm_graph::processor::{
-    command_invoker, logger, metrics, rpc_types, state_store, types,
-};
+use crate::bindings::wasm_graph::processor::{command_invoker, rpc_types, state_store, types};
 use crate::host::{Buffer, State};
 use crate::module::Contract;
+use crate::telemetry;
 
 /// Links the preview's imports.
 pub fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     let mut interface =
         |name: &str, fill: Fill| fill(&mut linker.instance(&Contract::Preview.interface(name))?);
     interface("types", link_types)?;
-    interface("logger", link_logger)?;
-    interface("metrics", link_metrics)?;
     interface("state-store", link_state_store)?;
     interface("rpc-types", link_rpc_types)?;
-    interface("command-invoker", link_command_invoker)
+    interface("command-invoker", link_command_invoker)?;
+    telemetry::link(linker, Contract::Preview)
 }
 
 type Fill = fn(&mut LinkerInstance<'_, State>) -> wasmtime::Result<()>;
@@ -57,22 +55,6 @@ fn link_types(instance: &mut LinkerInstance<'_, State>) -> wasmtime::Result<()> 
     resource::<Buffer>(instance, "buffer", HostBuffer::drop)?;
     function(instance, "[method]buffer.read", |state, (buffer,): (Resource<Buffer>,)| {
         Ok((HostBuffer::read(state, buffer)?,))
-    })
-}
-
-fn link_logger(instance: &mut LinkerInstance<'_, State>) -> wasmtime::Result<()> {
-    function(instance, "log", |state, (level, context, message)| {
-        logger::Host::log(state, level, context, message)
-    })
-}
-
-fn link_metrics(instance: &mut LinkerInstance<'_, State>) -> wasmtime::Result<()> {
-    use metrics::Host;
-    function(instance, "add-to-counter", |state, (name, value, labels)| {
-        Ok((Host::add_to_counter(state, name, value, labels)?,))
-    })?;
-    function(instance, "record-to-histogram", |state, (name, value, labels)| {
-        Ok((Host::record_to_histogram(state, name, value, labels)?,))
     })
 }
 

@@ -176,25 +176,20 @@ fn routing(bench: &Bench) -> Result<()> {
 }
 
 fn operator(bench: &Bench, options: &Options) -> Result<()> {
-    let path = options.components.join("temperature.wasm");
-    let Ok(bytes) = std::fs::read(&path) else {
-        eprintln!("operator calls are left out: there is no {}", path.display());
-        return Ok(());
-    };
     let modules = Modules::new(Host::new(HostOptions::default())?, None);
-    let module = modules.load(&bytes)?;
-    let start = |kind: Kind| {
-        let identity = Identity { graph: "bench".into(), operation: "temperature".into() };
-        Instance::start(
-            modules.host(),
-            &module,
-            kind,
-            identity,
-            Arc::new(Limits::default()),
-            Configuration::default(),
-        )
+    let start = |name: &str, kind: Kind| -> Result<Instance> {
+        let path = options.components.join(format!("{name}.wasm"));
+        let bytes = std::fs::read(&path)
+            .map_err(|error| format!("{}: {error}; run processing/operators/build first", path.display()))?;
+        let module = modules.load(&bytes)?;
+        let identity = Identity { graph: "bench".into(), operation: name.into() };
+        let (limits, configuration) = (Arc::new(Limits::default()), Configuration::default());
+        Ok(Instance::start(modules.host(), &module, kind, identity, limits, configuration)?)
     };
-    let (mut map, mut filter, mut branch) = (start(Kind::Map)?, start(Kind::Filter)?, start(Kind::Branch)?);
+    echo(bench, start("faults", Kind::Map)?);
+    let temperature = |kind| start("temperature", kind);
+    let (mut map, mut filter, mut branch) =
+        (temperature(Kind::Map)?, temperature(Kind::Filter)?, temperature(Kind::Branch)?);
 
     let fahrenheit = message(READING, &[]);
     let celsius = message(br#"{"temperature":{"value":37.5,"unit":"C","sensor":"oven-7-top"}}"#, &[]);
@@ -214,6 +209,19 @@ fn operator(bench: &Bench, options: &Options) -> Result<()> {
         assert_eq!(branch.branch(&time, black_box(&celsius)), Ok(true))
     });
     Ok(())
+}
+
+/// A map that reads its payload and gives it back: what the call itself costs.
+fn echo(bench: &Bench, mut map: Instance) {
+    let two = [("line", "7"), ("machine", "press-4")];
+    let kibi64 = Box::leak(vec![b'x'; 64 << 10].into_boxed_slice());
+    for (name, data) in [
+        ("operator: an empty map, 64 bytes read", message(READING, &[])),
+        ("operator: an empty map, 64 bytes read, two user properties", message(READING, &two)),
+        ("operator: an empty map, 64 KiB read", message(kibi64, &[])),
+    ] {
+        bench.run(name, || assert!(black_box(map.map(black_box(&data).clone())).is_ok()));
+    }
 }
 
 fn message(payload: &'static [u8], properties: &[(&'static str, &'static str)]) -> Data {
