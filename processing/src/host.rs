@@ -11,6 +11,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::limits::Limits;
 use crate::log::{GuestLog, Stdio};
+use crate::schema::SchemaRegistry;
 use crate::state_store::StateStore;
 use crate::telemetry::GuestMetrics;
 use crate::ticker::{self, Running};
@@ -27,6 +28,8 @@ pub type OnOverrun = Arc<dyn Fn() + Send + Sync>;
 pub struct Options {
     /// See [`OnOverrun`]. It may be called many times during one call.
     pub on_overrun: Option<OnOverrun>,
+    /// The schemas that guests may ask for.
+    pub schemas: Arc<SchemaRegistry>,
 }
 
 /// The host cannot be set up.
@@ -48,6 +51,7 @@ pub struct Host {
     pub(crate) running: Running,
     pub(crate) on_overrun: Option<OnOverrun>,
     pub(crate) state_store: Arc<StateStore>,
+    pub(crate) schemas: Arc<SchemaRegistry>,
 }
 
 impl Host {
@@ -61,9 +65,9 @@ impl Host {
         crate::wasi::link(&mut linker)?;
         crate::imports::link(&mut linker)?;
         let running = ticker::start(&engine)?;
-        let Options { on_overrun } = options;
+        let Options { on_overrun, schemas } = options;
         let state_store = Arc::new(StateStore::default());
-        Ok(Self { engine, linker: Arc::new(linker), running, on_overrun, state_store })
+        Ok(Self { engine, linker: Arc::new(linker), running, on_overrun, state_store, schemas })
     }
 
     /// The store behind the guests' state-store import.
@@ -105,6 +109,7 @@ pub struct State {
     pub(crate) identity: Identity,
     pub(crate) limits: Arc<Limits>,
     pub(crate) state_store: Arc<StateStore>,
+    pub(crate) schemas: Arc<SchemaRegistry>,
     pub(crate) log: Arc<GuestLog>,
     pub(crate) metrics: Arc<GuestMetrics>,
     /// Bytes of all its memories, and elements of all its tables.
@@ -146,6 +151,7 @@ impl State {
             identity,
             limits,
             state_store: Arc::clone(&host.state_store),
+            schemas: Arc::clone(&host.schemas),
             memory_bytes: 0,
             table_elements: 0,
             memory_refused: false,

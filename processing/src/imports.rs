@@ -11,6 +11,7 @@ use crate::bindings::wasm_graph::processor::{
 };
 use crate::host::{Buffer, State};
 use crate::module::Contract;
+use crate::schema::{Format, Schema, SchemaError, SchemaRef};
 use crate::state_store::{Condition, Set, StoreError};
 use crate::{preview, telemetry};
 
@@ -141,14 +142,44 @@ impl State {
 }
 
 impl schema_registry::Host for State {
-    /// No schema registry is configured.
+    /// The registry is a function call away: a timeout has nothing to wait for.
     fn get(
         &mut self,
-        _id: String,
-        _version: String,
+        id: String,
+        version: String,
         _timeout: schema_types::Duration,
     ) -> wasmtime::Result<Result<schema_types::Schema, schema_types::SchemaError>> {
-        Ok(Err(schema_types::SchemaError::NotAvailable))
+        use schema_types::SchemaError as Told;
+        if self.schemas.is_empty() {
+            return Ok(Err(Told::NotAvailable));
+        }
+        let reference = match version.is_empty() || id.rsplit('/').next().is_some_and(|id| id.contains(':')) {
+            true => id,
+            false => format!("{id}:{version}"),
+        };
+        let found = SchemaRef::parse(&reference).and_then(|reference| self.schemas.get(&reference));
+        Ok(found.map(|schema| told(&schema)).map_err(|error| match error {
+            SchemaError::Unknown(_) => Told::NotFound,
+            error => Told::Request(error.to_string()),
+        }))
+    }
+}
+
+fn told(schema: &Schema) -> schema_types::Schema {
+    schema_types::Schema {
+        description: None,
+        display_name: None,
+        format: match schema.format {
+            Format::Json => schema_types::SchemaFormat::Json,
+            Format::Delta => schema_types::SchemaFormat::Delta,
+        },
+        hash: Some(schema.hash.to_string()),
+        name: schema.id.name.clone(),
+        namespace: schema.id.namespace.clone(),
+        schema_content: schema.content.to_string(),
+        schema_type: schema_types::SchemaType::MessageSchema,
+        tags: Vec::new(),
+        version: schema.id.version.clone(),
     }
 }
 

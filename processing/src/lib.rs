@@ -15,6 +15,7 @@ pub mod module;
 mod preview;
 pub mod registry;
 pub mod runtime;
+pub mod schema;
 pub mod state_store;
 mod telemetry;
 mod ticker;

@@ -367,9 +367,10 @@ enum Outcome {
     Stays(Time),
 }
 
-/// Moves `time` on to what a delay said. Time only goes forward (AIO.md §4.1).
+/// Moves `time` on to what a delay said. Time only goes forward (AIO.md §4.1); within one moment the counter may be set
+/// back, as a window does that begins its count anew: the frontier knows moments only.
 fn later(time: &mut Hlc, new: &Hlc) -> Result<Outcome, OperatorError> {
-    if new.time() < time.time() {
+    if (new.secs, new.nanos) < (time.secs, time.nanos) {
         return Err(OperatorError::Invalid("a delay may only move an item to a later time".to_owned()));
     }
     if new.nanos >= 1_000_000_000 {
