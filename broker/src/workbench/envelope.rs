@@ -65,8 +65,8 @@ impl Incoming {
         if !keys.envelope {
             return Ok(Self::bare(Bytes::copy_from_slice(line.trim().as_bytes()), topic));
         }
-        let envelope: Envelope<'_> =
-            serde_json::from_str(line).map_err(|error| format!("the envelope {}", without_line(&error)))?;
+        let envelope: Envelope<'_> = serde_json::from_str(line)
+            .map_err(|error| format!("the envelope cannot be used: {}", without_line(&error)))?;
         envelope.open(folder, topic)
     }
 }
@@ -117,7 +117,7 @@ impl<'de> Deserialize<'de> for Fields {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase", expecting = "must be an object")]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Envelope<'a> {
     topic: Option<String>,
     #[serde(borrow)]
@@ -140,9 +140,10 @@ impl Envelope<'_> {
         let payload = match (self.payload, self.payload_text, self.payload_base64, self.payload_file) {
             (Some(json), ..) => Bytes::copy_from_slice(json.get().as_bytes()),
             (_, Some(text), ..) => Bytes::from(text),
-            (_, _, Some(base64), _) => {
-                BASE64.decode(base64).map_err(|error| format!("`payloadBase64` is no base64: {error}"))?.into()
-            }
+            (_, _, Some(base64), _) => BASE64
+                .decode(base64)
+                .map_err(|error| format!("`payloadBase64` is no base64: {error}"))?
+                .into(),
             (.., Some(file)) => {
                 let path = folder.join(&file);
                 input::read(&path).map_err(|why| format!("`payloadFile` {}: {why}", path.display()))?.into()
@@ -167,7 +168,7 @@ struct Pairs(Vec<(String, String)>);
 impl<'de> Deserialize<'de> for Pairs {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
-        #[serde(untagged, expecting = "has a user property that is neither text nor a list of texts")]
+        #[serde(untagged, expecting = "a user property is neither text nor a list of texts")]
         enum OneOrMore {
             One(String),
             More(Vec<String>),
@@ -202,10 +203,7 @@ impl<'de> Deserialize<'de> for Stamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         use serde::de::Error;
         #[derive(Deserialize)]
-        #[serde(
-            untagged,
-            expecting = "has a `timestamp` that is neither milliseconds nor \"<ms>:<counter>:<node>\""
-        )]
+        #[serde(untagged, expecting = "`timestamp` is neither milliseconds nor \"<ms>:<counter>:<node>\"")]
         enum Form {
             Millis(u64),
             Wire(String),
@@ -214,7 +212,7 @@ impl<'de> Deserialize<'de> for Stamp {
             Form::Millis(ms) => Ok(Self(Timestamp { ms, counter: 0, node: "input".into() })),
             Form::Wire(text) => Timestamp::parse(&text)
                 .map(Self)
-                .map_err(|error| D::Error::custom(format!("has a `timestamp` that cannot be used: {error}"))),
+                .map_err(|error| D::Error::custom(format!("`timestamp`: {error}"))),
         }
     }
 }
@@ -246,15 +244,15 @@ impl Outgoing {
             timestamp: stamp(time),
         };
         match data {
-            Data::Message(item::Message { timestamp, topic, content_type, payload, user_properties, .. }) => {
-                Self {
-                    topic: text(&topic),
-                    payload,
-                    content_type: content_type.as_ref().map(text),
-                    user_properties: user_properties.iter().map(|(k, v)| (text(k), text(v))).collect(),
-                    timestamp: stamp(&timestamp),
-                }
-            }
+            Data::Message(item::Message {
+                timestamp, topic, content_type, payload, user_properties, ..
+            }) => Self {
+                topic: text(&topic),
+                payload,
+                content_type: content_type.as_ref().map(text),
+                user_properties: user_properties.iter().map(|(k, v)| (text(k), text(v))).collect(),
+                timestamp: stamp(&timestamp),
+            },
             Data::Snapshot(snapshot) => bare(&snapshot.timestamp, snapshot.frame),
             Data::Bytes(payload) => bare(time, payload),
         }
@@ -378,7 +376,9 @@ mod tests {
 
     #[test]
     fn what_is_printed_can_be_read_again() {
-        for payload in [&b"{\"a \\\" b\" : 1.50 ,\n \"c\":[ ]}"[..], b"text", b"", &[0xff, 0x00], b"\"a\\\\\" "] {
+        for payload in
+            [&b"{\"a \\\" b\" : 1.50 ,\n \"c\":[ ]}"[..], b"text", b"", &[0xff, 0x00], b"\"a\\\\\" "]
+        {
             let printed = Outgoing {
                 topic: "a/\"b\"".to_owned(),
                 payload: Bytes::copy_from_slice(payload),
@@ -389,8 +389,14 @@ mod tests {
             let line = printed.line();
             assert!(!line.contains('\n'), "{line}");
             let read = parse(&line).unwrap();
-            assert_eq!((read.topic, read.timestamp), (printed.topic.clone(), Some(printed.timestamp.clone())));
-            assert_eq!((read.user_properties, read.content_type), (printed.user_properties.clone(), printed.content_type.clone()));
+            assert_eq!(
+                (read.topic, read.timestamp),
+                (printed.topic.clone(), Some(printed.timestamp.clone()))
+            );
+            assert_eq!(
+                (read.user_properties, read.content_type),
+                (printed.user_properties.clone(), printed.content_type.clone())
+            );
             assert_eq!(read.payload, printed.payload_line());
         }
         assert_eq!(on_one_line("{\"a \\\" b\" : 1.50 ,\n \"c\":[ ]}"), r#"{"a \" b":1.50,"c":[]}"#);

@@ -105,9 +105,11 @@ impl Parts {
     pub fn parse(path: &str) -> Self {
         // As mosquitto_sub's JSON has it, which AIO's test runner compares.
         let path = match path.strip_prefix("properties.") {
-            Some(rest) => rest
-                .replacen("user-properties", "userProperties", 1)
-                .replacen("content-type", "contentType", 1),
+            Some(rest) => rest.replacen("user-properties", "userProperties", 1).replacen(
+                "content-type",
+                "contentType",
+                1,
+            ),
             None => path.to_owned(),
         };
         let dotted = path.replace("][", ".").replace('[', ".").replace(']', "");
@@ -388,7 +390,10 @@ mod tests {
         let selected = selection(&["payload", "properties.user-properties.otel/a.b"], &[]);
         check(aio, &[out("1")], &selected).unwrap();
         let error = check(json!({"topic": "other", "payload": 1}), &[out("1")], &all).unwrap_err();
-        assert!(error.contains("- ") && error.contains("\"other\"") && error.contains("\"sensors\""), "{error}");
+        assert!(
+            error.contains("- ") && error.contains("\"other\"") && error.contains("\"sensors\""),
+            "{error}"
+        );
         assert!(super::message(json!({"payload": 1, "qos": 0})).unwrap_err().contains("`qos`"));
     }
 
@@ -400,7 +405,11 @@ mod tests {
         check(json!([1, 2]), &[one.clone(), two.clone()], &all).unwrap();
         check(json!([2, 1]), &[one.clone(), two.clone()], &all).unwrap_err();
         check(json!([]), &[], &all).unwrap();
-        assert!(check(json!([]), &[one.clone()], &all).unwrap_err().starts_with("0 messages expected, 1 came out"));
+        assert!(
+            check(json!([]), &[one.clone()], &all)
+                .unwrap_err()
+                .starts_with("0 messages expected, 1 came out")
+        );
         assert!(check(json!({"payload": 1}), &[], &all).unwrap_err().starts_with("1 message expected, 0"));
         let list = check(json!([{"a": 1}, {"a": 2}]), &[out(r#"[{"a":1},{"a":2}]"#)], &all).unwrap_err();
         assert!(list.contains("{\"payload\": […]}"), "{list}");
@@ -408,7 +417,8 @@ mod tests {
 
     #[test]
     fn selected_parts_count_and_ignored_ones_do_not() {
-        let row = |value: i64| out(&format!(r#"{{"rows":[{{"t":"a","v":{value}}},{{"t":"b","v":3}}],"n":2}}"#));
+        let row =
+            |value: i64| out(&format!(r#"{{"rows":[{{"t":"a","v":{value}}},{{"t":"b","v":3}}],"n":2}}"#));
         let wanted = json!({"rows": [{"t": "a", "v": 1}, {"t": "b", "v": 3}], "n": 2});
         for (select, ignores, same) in [
             (&["rows.t", "n"][..], &[][..], true),

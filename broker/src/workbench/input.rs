@@ -41,7 +41,8 @@ impl Messages {
         let topic = topic.map(str::to_owned);
         if path.as_os_str() == "-" {
             let reader = Box::new(io::stdin().lock());
-            let lines = Lines { name: "standard input".to_owned(), folder: PathBuf::from("."), reader, line: 0 };
+            let lines =
+                Lines { name: "standard input".to_owned(), folder: PathBuf::from("."), reader, line: 0 };
             return Ok(Self { topic, files: VecDeque::new(), lines: Some(lines) });
         }
         let fail = |error: io::Error| format!("{}: {error}", path.display());

@@ -59,7 +59,9 @@ impl Operators {
         };
         for path in folders.iter().flat_map(|folder| names.iter().map(move |name| folder.join(name))) {
             if path.is_file() {
-                return input::read(&path).map(Bytes::from).map_err(|why| format!("{}: {why}", path.display()));
+                return input::read(&path)
+                    .map(Bytes::from)
+                    .map_err(|why| format!("{}: {why}", path.display()));
             }
         }
         match &self.registry {

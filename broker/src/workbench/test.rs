@@ -50,8 +50,12 @@ fn try_test(options: &cli::Test) -> Result<bool, String> {
         return Err(format!("no test descriptor (*.test.yaml) in {}", places.join(", ")));
     }
     let workshop = Workshop::new().map_err(|error| error.to_string())?;
-    let bench =
-        Bench { workshop, operators: Operators::new(&options.operators)?, set: &options.set, paint: Paint::for_stdout() };
+    let bench = Bench {
+        workshop,
+        operators: Operators::new(&options.operators)?,
+        set: &options.set,
+        paint: Paint::for_stdout(),
+    };
     let failed = files.iter().filter(|file| !bench.test(file)).count();
     let passed = files.len() - failed;
     let seconds = begun.elapsed().as_secs_f64();
@@ -237,7 +241,8 @@ fn state(
 fn state_file(path: &Path) -> Result<Vec<(String, String)>, String> {
     let fail = |why: String| format!("{}: {why}", path.display());
     let bytes = input::read(path).map_err(fail)?;
-    let value: Value = serde_json::from_slice(&bytes).map_err(|error| fail(format!("this is no JSON: {error}")))?;
+    let value: Value =
+        serde_json::from_slice(&bytes).map_err(|error| fail(format!("this is no JSON: {error}")))?;
     let objects = match value {
         Value::Array(objects) => objects,
         value => vec![value],
