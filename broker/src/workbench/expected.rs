@@ -406,7 +406,7 @@ mod tests {
         check(json!([2, 1]), &[one.clone(), two.clone()], &all).unwrap_err();
         check(json!([]), &[], &all).unwrap();
         assert!(
-            check(json!([]), &[one.clone()], &all)
+            check(json!([]), std::slice::from_ref(&one), &all)
                 .unwrap_err()
                 .starts_with("0 messages expected, 1 came out")
         );
