@@ -69,6 +69,7 @@ A descriptor is a YAML file; its paths are relative to its own folder:
     - key: threshold
       value: \"20\"
   stateStore: {site: A}              what the state store holds at first, or the path of a JSON file
+  schema: schema.json                a JSON schema that operators get when they start
 
 Name, graph, input and expected must be there. Expected is one JSON value, which the last message must be equal to, \
 or a list (or a .jsonl file) with all messages in their order: each a payload, or an object with `payload` and as \

@@ -126,6 +126,52 @@ fn the_state_store_holds_what_the_test_says_and_nothing_of_another_test() {
     assert!(output.contains("c.test.yaml:5:13") && output.contains("none.json"), "{output}");
 }
 
+/// Refuses to start without a schema, and answers with what it was given.
+const KNOWS_SCHEMA: &str = r#"
+use std::sync::OnceLock;
+use wasm_graph_sdk::macros::map_operator;
+
+static SCHEMA: OnceLock<String> = OnceLock::new();
+
+fn start(configuration: ModuleConfiguration) -> bool {
+    let [schema] = configuration.module_schemas.as_slice() else { return false };
+    SCHEMA.set(format!("[\"{}\",\"{}\",{}]", schema.name, schema.content_type, schema.content)).is_ok()
+}
+
+#[map_operator(init = "start")]
+fn answer(input: DataModel) -> Result<DataModel, Error> {
+    let DataModel::Message(mut message) = input else { panic!("only messages") };
+    message.payload = BufferOrBytes::Bytes(SCHEMA.get().unwrap().clone().into_bytes());
+    Ok(DataModel::Message(message))
+}
+"#;
+
+#[test]
+fn operators_get_the_schema_that_the_test_names() {
+    let folder = TempDir::new().unwrap();
+    let project = makes(folder.path(), &["knows", "--kind", "map"]);
+    fs::write(project.join("src/lib.rs"), KNOWS_SCHEMA).unwrap();
+    builds(&project);
+    let write = |name: &str, text: &str| fs::write(project.join(name), text).unwrap();
+    let descriptor = "name: n\ngraph: graph.yaml\ninput: input.json\nexpected: expected.json\n";
+    write("input.json", "1");
+    write("expected.json", r#"{"payload":["readings","JsonSchema/draft-07",{"type":"object"}]}"#);
+    write("readings.json", r#"{"type":"object"}"#);
+    write("knows.test.yaml", &format!("{descriptor}schema: readings.json\n"));
+    passes(&project);
+    write("knows.test.yaml", descriptor);
+    let (code, output) = forebay(&project, &["test", "."]);
+    assert_eq!(code, Some(1), "{output}");
+    assert!(
+        output.contains("operation `module-knows/map`") && output.contains("init returned false"),
+        "{output}"
+    );
+    write("knows.test.yaml", &format!("{descriptor}schema: none.json\n"));
+    let (code, output) = forebay(&project, &["test", "."]);
+    assert_eq!(code, Some(1), "{output}");
+    assert!(output.contains("knows.test.yaml:5:9") && output.contains("none.json: No such file"), "{output}");
+}
+
 #[test]
 fn a_project_can_use_an_sdk_that_is_there() {
     let folder = TempDir::new().unwrap();

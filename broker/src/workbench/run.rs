@@ -30,8 +30,13 @@ fn try_run(options: &cli::Run) -> Result<bool, String> {
     let operators = Operators::new(&options.operators)?;
     let messages = Messages::open(&options.input, options.topic.as_deref())?;
     let workshop = Workshop::new().map_err(|error| error.to_string())?;
-    let setup =
-        Setup { file: options.graph.clone(), graph, settings: options.set.clone(), state: Vec::new() };
+    let setup = Setup {
+        file: options.graph.clone(),
+        graph,
+        settings: options.set.clone(),
+        state: Vec::new(),
+        schemas: Vec::new(),
+    };
     let mut trial = Trial::start(&workshop, &operators, setup)?;
     let mut printer = Printer { payload_only: options.payload, ..Printer::default() };
     for message in messages {

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use config::descriptor::StateStoreFixture;
 use config::{Finding, Located, Position, Severity, TestDescriptor};
+use processing::instance::ModuleSchema;
 use processing_core::graph::Graph;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use super::envelope::Outgoing;
@@ -167,9 +169,6 @@ struct Prepared {
 impl Prepared {
     fn new(file: &Path, descriptor: &TestDescriptor, set: &[(String, String)]) -> Result<Self, Failure> {
         let place = Place { file, folder: file.parent().unwrap_or(Path::new("")) };
-        if let Some(schema) = &descriptor.schema {
-            return Err(place.finding(schema, "`schema` is not supported yet: operators get no schemas here"));
-        }
         let graph_file = place.folder.join(descriptor.graph.as_str());
         let graph = place.opened(&descriptor.graph, graph(&graph_file))?;
         let settings = settings(descriptor, &graph, set, &place)?;
@@ -179,7 +178,15 @@ impl Prepared {
         let expected = place.opened(&descriptor.expected, Expected::read(&expected))?;
         let selection = selection(descriptor, &expected, &place)?;
         let state = state(descriptor.state_store.as_ref(), &place)?;
-        Ok(Self { setup: Setup { file: graph_file, graph, settings, state }, messages, expected, selection })
+        let schema = descriptor.schema.as_ref();
+        let schemas = schema.map(|file| place.opened(file, schema_file(&place.folder.join(file.as_str()))));
+        let schemas = schemas.transpose()?.into_iter().collect();
+        Ok(Self {
+            setup: Setup { file: graph_file, graph, settings, state, schemas },
+            messages,
+            expected,
+            selection,
+        })
     }
 }
 
@@ -260,6 +267,20 @@ fn state_file(path: &Path) -> Result<Vec<(String, String)>, String> {
         }
     }
     Ok(entries)
+}
+
+/// What kind of schema operators are told it is.
+const SCHEMA_TYPE: &str = "JsonSchema/draft-07";
+
+/// A JSON schema, called as its file without the ending.
+fn schema_file(path: &Path) -> Result<ModuleSchema, String> {
+    let fail = |why: String| format!("{}: {why}", path.display());
+    let content = String::from_utf8(input::read(path).map_err(fail)?);
+    let content = content.map_err(|_| fail("the file is not UTF-8 text".to_owned()))?;
+    serde_json::from_str::<IgnoredAny>(&content)
+        .map_err(|error| fail(format!("this is no JSON: {error}")))?;
+    let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(ModuleSchema { name, content_type: SCHEMA_TYPE.to_owned(), content })
 }
 
 /// Where a descriptor lies.

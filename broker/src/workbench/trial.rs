@@ -8,9 +8,10 @@ use broker_core::Millis;
 use broker_core::hlc::{Clock, Timestamp, TimestampError};
 use bytes::Bytes;
 use processing::host::{Host, HostError};
+use processing::instance::ModuleSchema;
 use processing::limits::Limits;
 use processing::module::Modules;
-use processing::runtime::GraphRuntime;
+use processing::runtime::{Flow, GraphRuntime, Stage};
 use processing::state_store::{Set, StateStore};
 use processing_core::engine::{Cause, Outlet};
 use processing_core::graph::Graph;
@@ -77,6 +78,8 @@ pub struct Setup {
     pub settings: Vec<(String, String)>,
     /// What its state store holds.
     pub state: Vec<(String, String)>,
+    /// The schemas that operators get at `init`.
+    pub schemas: Vec<ModuleSchema>,
 }
 
 /// A running graph and its clock.
@@ -94,7 +97,7 @@ impl Trial {
     /// # Errors
     /// Why it does not start, in a sentence or more.
     pub fn start(workshop: &Workshop, operators: &Operators, setup: Setup) -> Result<Self, String> {
-        let Setup { file, graph, settings, state } = setup;
+        let Setup { file, graph, settings, state, schemas } = setup;
         let store = StateStore::default();
         for (key, value) in &state {
             let set = Set { key: key.as_bytes(), value: value.as_bytes(), ..Set::default() };
@@ -110,8 +113,8 @@ impl Trial {
             name => name.to_owned(),
         };
         let modules = workshop.modules.with_state_store(Arc::new(store));
-        let runtime = GraphRuntime::start(&modules, graph, &bytes, &name, &settings, &limits)
-            .map_err(|error| error.to_string())?;
+        let flow = Flow::of(Stage { name, graph, modules: bytes, settings, schemas });
+        let runtime = GraphRuntime::start_flow(&modules, flow, &limits).map_err(|error| error.to_string())?;
         Ok(Self { runtime, clock: Clock::new("forebay"), now_ms: None, count: 0 })
     }
 
@@ -179,7 +182,7 @@ impl Trial {
 struct Adapter<'a, O>(&'a mut O);
 
 impl<O: Observer> Outlet<Origin> for Adapter<'_, O> {
-    fn emit(&mut self, item: Item<Origin>) {
+    fn emit(&mut self, _sink: usize, item: Item<Origin>) {
         self.0.came_out(Outgoing::of(item.data, &item.time, &item.carry.topic));
     }
 
