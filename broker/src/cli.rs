@@ -143,7 +143,7 @@ pub struct Test {
 /// Options of `run`.
 #[derive(Debug, Args)]
 pub struct Run {
-    /// The graph definition.
+    /// The graph definition: a file, or with --registry an artifact such as graph-simple:1.0.0.
     #[arg(value_name = "GRAPH")]
     pub graph: PathBuf,
     /// Messages: a file, a folder with a message a file, or `-` for JSON lines on standard input.
@@ -158,6 +158,12 @@ pub struct Run {
     /// Give an operator's parameter this value; may be given several times.
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     pub set: Vec<(String, String)>,
+    /// Put this into the state store first; may be given several times.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub state: Vec<(String, String)>,
+    /// Give operators the JSON schema in this file when they start.
+    #[arg(long, value_name = "FILE")]
+    pub schema: Option<PathBuf>,
     /// Where operators are.
     #[command(flatten)]
     pub operators: Operators,

@@ -120,6 +120,11 @@ fn the_state_store_holds_what_the_test_says_and_nothing_of_another_test() {
     let (code, output) = forebay(&project, &["test", "."]);
     assert_eq!(code, Some(0), "{output}");
     assert!(output.contains("3 tests passed"), "{output}");
+    let arguments = ["run", "graph.yaml", "--input", "keys.jsonl", "--payload", "--state", "line=L"];
+    let (code, output) = forebay(&project, &arguments);
+    assert_eq!(code, Some(0), "{output}");
+    let lines: Vec<&str> = output.lines().filter(|line| !line.starts_with("forebay:")).collect();
+    assert_eq!(lines, ["nothing", "L", "seen"], "{output}");
     write("c.test.yaml", &descriptor("none.json"));
     let (code, output) = forebay(&project, &["test", "c.test.yaml"]);
     assert_eq!(code, Some(1), "{output}");
@@ -159,6 +164,10 @@ fn operators_get_the_schema_that_the_test_names() {
     write("readings.json", r#"{"type":"object"}"#);
     write("knows.test.yaml", &format!("{descriptor}schema: readings.json\n"));
     passes(&project);
+    let arguments = ["run", "graph.yaml", "--input", "input.json", "--payload", "--schema", "readings.json"];
+    let (code, output) = forebay(&project, &arguments);
+    assert_eq!(code, Some(0), "{output}");
+    assert!(output.lines().any(|line| line.starts_with("[\"readings\"")), "{output}");
     write("knows.test.yaml", descriptor);
     let (code, output) = forebay(&project, &["test", "."]);
     assert_eq!(code, Some(1), "{output}");

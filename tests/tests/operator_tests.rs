@@ -3,11 +3,11 @@
 use std::ffi::OsStr;
 use std::io::Write;
 use std::path::Path;
-use std::process::{Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use forebay_tests::resources::{Resources, map_graph, with_parameters};
-use forebay_tests::{forebay, operators, repository};
+use forebay_tests::{forebay, operators, process, repository};
 use tempfile::TempDir;
 
 const READING: &str = r#"{"temperature":{"value":100.0,"unit":"F"}}"#;
@@ -40,6 +40,10 @@ fn test(path: &Path) -> (Option<i32>, String) {
 fn run(arguments: &[&str], input: &str) -> Output {
     let mut command = forebay::command(["run"]);
     command.args(arguments).arg("--operators").arg(operators::directory());
+    fed(command, input)
+}
+
+fn fed(mut command: Command, input: &str) -> Output {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("forebay starts");
     let mut stdin = child.stdin.take().expect("piped");
@@ -188,6 +192,62 @@ fn operators_come_from_a_registry_or_an_image_layout_by_their_reference() {
     ]);
     assert_eq!(status.code(), Some(1), "{output}");
     assert!(output.contains(&format!("{}/absent:1.0.0", registry.addr)), "{output}");
+}
+
+#[test]
+fn run_takes_a_graph_from_the_registry_too() {
+    let mut command = forebay::command(["run", "graph-simple:1.0.0", "--input", "-", "--payload"]);
+    command.args(["--registry", "oci:config/samples/registry"]);
+    let output = fed(command, READING);
+    assert!(text(&output.stdout).contains("37.77777777777778"), "{}", text(&output.stderr));
+    let mut command = forebay::command(["run", "absent:1.0.0", "--input", "-"]);
+    command.args(["--registry", "oci:config/samples/registry"]);
+    let output = fed(command, READING);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("absent:1.0.0"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_value_from_the_command_line_wins_and_one_that_nobody_wants_is_an_error() {
+    let files = Resources::default()
+        .with("graph.yaml", &operators::graph("graph-plausible"))
+        .with("input.json", r#"{"temperature":{"value":30.0,"unit":"C"}}"#)
+        .with("expected.json", "[]")
+        .with(
+            "one.test.yaml",
+            "name: cold\ngraph: graph.yaml\ninput: input.json\nexpected: expected.json\n\
+             configuration: [{key: temperature_upper_bound, value: \"20\"}]\n",
+        );
+    let with = |set: &str| {
+        let mut command = forebay::command(["test", "--set", set]);
+        command.arg(files.path()).arg("--operators").arg(operators::directory());
+        let (status, output) = process::run(command);
+        (status.code(), output)
+    };
+    assert_eq!(with("temperature_lower_bound=0").0, Some(0));
+    assert_eq!(with("temperature_upper_bound=40").0, Some(1));
+    let (code, output) = with("upper=1");
+    assert_eq!(code, Some(1), "{output}");
+    assert!(output.contains("--set upper: no graph"), "{output}");
+}
+
+#[test]
+fn colours_are_for_terminals() {
+    let files = files().with("one.test.yaml", DESCRIPTOR);
+    let command = format!(
+        "{} test {} --operators {}",
+        forebay::binary().display(),
+        files.path().display(),
+        operators::directory().display()
+    );
+    // A terminal of its own.
+    let on_terminal = |colours: &str| {
+        let mut script = Command::new("script");
+        script.args(["--quiet", "--return", "--command", &command, "/dev/null"]).env("NO_COLOR", colours);
+        process::run(script).1
+    };
+    assert!(on_terminal("").contains("\x1b[32mok  \x1b[0m converted"), "{:?}", on_terminal(""));
+    assert!(!on_terminal("1").contains('\x1b'));
 }
 
 /// As AIO's test runner has it: payloads in strings, paths from the message down, a folder with a file a message.

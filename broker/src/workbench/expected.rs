@@ -37,7 +37,10 @@ impl Expected {
         let bytes = input::read(path).map_err(fail)?;
         let text = String::from_utf8(bytes).map_err(|_| fail("the file is not UTF-8 text".to_owned()))?;
         let no_json = |line: usize, error: serde_json::Error| {
-            format!("{}:{line}:{}: this is no JSON: {error}", path.display(), error.column())
+            let place = format!("{}:{line}:{}", path.display(), error.column());
+            format!(
+                "{place}: this is no JSON: {error}; a payload that is none stands in {{\"payloadText\": \"…\"}}"
+            )
         };
         if path.extension().is_some_and(|end| end == "jsonl") {
             let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());

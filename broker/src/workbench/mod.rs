@@ -9,9 +9,11 @@
 
 mod envelope;
 mod expected;
+mod fixture;
 mod input;
 mod new;
 mod operators;
+mod prepared;
 mod report;
 mod run;
 mod test;

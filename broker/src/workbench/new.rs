@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use super::report::say;
 use crate::cli::{NewOperator, OperatorKind};
 
 include!(concat!(env!("OUT_DIR"), "/sdk.rs"));
@@ -79,8 +80,10 @@ pub fn new(options: &NewOperator) -> ExitCode {
     match make(options) {
         Ok(()) => {
             let name = &options.name;
-            println!("{name}/ is an operator project. Build and test it:\n");
-            println!("  cd {name}\n  cargo build --release --target wasm32-wasip2\n  forebay test .");
+            say(&format!(
+                "{name}/ is an operator project. Build and test it:\n\n  cd {name}\n  cargo build --release --target \
+                 wasm32-wasip2\n  forebay test ."
+            ));
             ExitCode::SUCCESS
         }
         Err(why) => {

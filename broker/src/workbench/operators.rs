@@ -50,6 +50,17 @@ impl Operators {
         Ok(found)
     }
 
+    /// An artifact of the registry as text: a graph definition. `None` without a registry.
+    ///
+    /// # Errors
+    /// Why it cannot be pulled.
+    pub fn graph(&self, reference: &str) -> Option<Result<String, String>> {
+        let remote = self.registry.as_ref()?;
+        Some(remote.pull(reference).and_then(|bytes| {
+            String::from_utf8(bytes.to_vec()).map_err(|_| format!("{reference} is not UTF-8 text"))
+        }))
+    }
+
     fn find(&self, reference: &str, file: &Path) -> Result<Bytes, String> {
         let names = file_names(reference);
         let folders = match (self.folders.is_empty(), &self.registry) {

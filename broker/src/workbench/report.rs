@@ -1,7 +1,7 @@
 //! How results look: colours on a terminal, and what differs between two texts.
 
-use std::fmt::Write;
-use std::io::IsTerminal;
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write as _};
 
 use similar::{ChangeTag, TextDiff};
 
@@ -67,6 +67,23 @@ impl Paint {
     }
 }
 
+/// Prints a line. When nobody reads it, that is not our business: the exit code tells the same.
+pub fn say(line: &str) {
+    let _ = writeln!(io::stdout().lock(), "{line}");
+}
+
+/// `text` without what a terminal would obey: control characters are spelt out, but line ends.
+pub fn clean(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c.is_control() && c != '\n' {
+            true => out.extend(c.escape_default()),
+            false => out.push(c),
+        }
+    }
+    out
+}
+
 /// `text` with each line moved to the right.
 pub fn indent(text: &str, by: usize) -> String {
     text.lines().map(|line| format!("{:by$}{line}\n", "")).collect()
@@ -83,6 +100,11 @@ pub fn count(number: impl Into<u64>, what: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_spelt_out() {
+        assert_eq!(clean("a\x1b[2Jb\r\nc"), "a\\u{1b}[2Jb\\r\nc");
+    }
 
     #[test]
     fn a_diff_shows_what_is_missing_and_what_is_new_with_its_surroundings() {

@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use processing_core::graph::Graph;
 
 use super::envelope::Outgoing;
+use super::fixture;
 use super::input::Messages;
 use super::operators::Operators;
-use super::report::count;
+use super::report::{clean, count};
 use super::trial::{End, Observer, Origin, Setup, Trial, Workshop};
 use crate::cli;
 
@@ -26,16 +27,17 @@ pub fn run(options: &cli::Run) -> ExitCode {
 }
 
 fn try_run(options: &cli::Run) -> Result<bool, String> {
-    let graph = graph(options)?;
     let operators = Operators::new(&options.operators)?;
+    let graph = graph(options, &operators)?;
     let messages = Messages::open(&options.input, options.topic.as_deref())?;
     let workshop = Workshop::new().map_err(|error| error.to_string())?;
+    let schemas = options.schema.as_deref().map(fixture::schema).transpose()?;
     let setup = Setup {
         file: options.graph.clone(),
         graph,
         settings: options.set.clone(),
-        state: Vec::new(),
-        schemas: Vec::new(),
+        state: options.state.clone(),
+        schemas: schemas.into_iter().collect(),
     };
     let mut trial = Trial::start(&workshop, &operators, setup)?;
     let mut printer = Printer { payload_only: options.payload, ..Printer::default() };
@@ -46,6 +48,9 @@ fn try_run(options: &cli::Run) -> Result<bool, String> {
         }
     }
     while trial.advance(&mut printer) && !printer.is_gone()? {}
+    if trial.held() > 0 {
+        eprintln!("{} still waiting, for a time that no clock comes to", trial.held());
+    }
     eprintln!(
         "forebay: {} in, {} out, {} filtered, {} dropped",
         count(trial.count(), "message"),
@@ -56,13 +61,15 @@ fn try_run(options: &cli::Run) -> Result<bool, String> {
     Ok(printer.dropped == 0)
 }
 
-fn graph(options: &cli::Run) -> Result<Graph, String> {
+/// The graph: a file, or else an artifact of the registry.
+fn graph(options: &cli::Run, operators: &Operators) -> Result<Graph, String> {
     let lines = |findings: Vec<config::Finding>| {
         let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
         format!("{} is no graph that can run:\n{}", options.graph.display(), lines.join("\n"))
     };
-    let text = config::load_text(&options.graph).map_err(lines)?;
     let name = options.graph.display().to_string();
+    let artifact = if options.graph.exists() { None } else { operators.graph(&name) };
+    let text = artifact.unwrap_or_else(|| config::load_text(&options.graph).map_err(lines))?;
     let checked = config::graph_definition(&name, &text).map_err(lines)?;
     for warning in &checked.warnings {
         eprintln!("{warning}");
@@ -126,8 +133,8 @@ impl Observer for Printer {
 pub fn describe(origin: &Origin, operation: Option<&str>, end: &End) -> String {
     let Origin { number, topic } = origin;
     let place = operation.map_or(String::new(), |operation| format!(" at {operation}"));
-    match end {
+    clean(&match end {
         End::Filtered => format!("message {number} ({topic}) filtered{place}"),
         End::Dropped(why) => format!("message {number} ({topic}) dropped{place}: {why}"),
-    }
+    })
 }

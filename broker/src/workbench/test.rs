@@ -1,25 +1,21 @@
 //! `forebay test`: test descriptors, carried out one after the other.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use config::descriptor::StateStoreFixture;
-use config::{Finding, Located, Position, Severity, TestDescriptor};
-use processing::instance::ModuleSchema;
-use processing_core::graph::Graph;
-use serde::de::IgnoredAny;
-use serde_json::Value;
+use config::TestDescriptor;
 
 use super::envelope::Outgoing;
-use super::expected::{Expected, Parts, Selection, compare};
-use super::input::{self, Messages};
+use super::expected::compare;
 use super::operators::Operators;
-use super::report::{Paint, count, indent};
+use super::prepared::{Failure, Prepared, lines};
+use super::report::{Paint, clean, count, indent, say};
 use super::run::describe;
-use super::trial::{End, Observer, Origin, Setup, Trial, Workshop};
+use super::trial::{End, Observer, Origin, Trial, Workshop};
 use crate::cli;
 
 /// What the name of a descriptor ends with.
@@ -56,13 +52,17 @@ fn try_test(options: &cli::Test) -> Result<bool, String> {
         workshop,
         operators: Operators::new(&options.operators)?,
         set: &options.set,
+        unused: RefCell::new(options.set.iter().map(|(key, _)| key.clone()).collect()),
         paint: Paint::for_stdout(),
     };
     let failed = files.iter().filter(|file| !bench.test(file)).count();
     let passed = files.len() - failed;
     let seconds = begun.elapsed().as_secs_f64();
-    println!("\n{} passed, {failed} failed, in {seconds:.2} s", count(passed as u64, "test"));
-    Ok(failed == 0)
+    say(&format!("\n{} passed, {failed} failed, in {seconds:.2} s", count(passed as u64, "test")));
+    match bench.unused.borrow().first() {
+        Some(key) => Err(format!("--set {key}: no graph that was tested has a parameter of that name")),
+        None => Ok(failed == 0),
+    }
 }
 
 /// Adds the descriptors in `path`, in the order of their names; a file that was named itself is one whatever it is
@@ -99,11 +99,10 @@ struct Bench<'a> {
     workshop: Workshop,
     operators: Operators,
     set: &'a [(String, String)],
+    /// Keys that no graph so far had a parameter for.
+    unused: RefCell<BTreeSet<String>>,
     paint: Paint,
 }
-
-/// Why a test failed: lines for whoever reads them.
-type Failure = String;
 
 impl Bench<'_> {
     /// Carries out one test and says how it went.
@@ -121,11 +120,11 @@ impl Bench<'_> {
                     n => format!(", {} dropped", count(*n, "message")),
                 };
                 let beside = self.paint.faint(&format!("({} ms{dropped})", took.as_millis()));
-                println!("{} {name} {beside}", self.paint.good("ok  "));
+                say(&format!("{} {} {beside}", self.paint.good("ok  "), clean(name)));
             }
             Err(why) => {
-                println!("{} {name} {}", self.paint.bad("FAIL"), self.paint.faint(&shown));
-                print!("{}", indent(why, 5));
+                say(&format!("{} {} {}", self.paint.bad("FAIL"), clean(name), self.paint.faint(&shown)));
+                say(indent(why, 5).trim_end());
             }
         }
         result.is_ok()
@@ -133,6 +132,7 @@ impl Bench<'_> {
 
     fn carry_out(&self, file: &Path, descriptor: &TestDescriptor) -> Result<Passed, Failure> {
         let test = Prepared::new(file, descriptor, self.set)?;
+        self.unused.borrow_mut().retain(|key| !test.has_parameter(key));
         let mut trial = Trial::start(&self.workshop, &self.operators, test.setup)?;
         let mut results = Results::default();
         let begun = Instant::now();
@@ -146,6 +146,7 @@ impl Bench<'_> {
             overdue().map_or(Ok(()), Err)?;
         }
         let took = begun.elapsed();
+        results.held = trial.held();
         compare(&test.expected, &results.came_out, &test.selection, self.paint)
             .map_err(|differs| differs + &results.summary(trial.count()))?;
         Ok(Passed { took, dropped: results.dropped })
@@ -158,170 +159,14 @@ struct Passed {
     dropped: u64,
 }
 
-/// A test with all its files read.
-struct Prepared {
-    setup: Setup,
-    messages: Messages,
-    expected: Expected,
-    selection: Selection,
-}
-
-impl Prepared {
-    fn new(file: &Path, descriptor: &TestDescriptor, set: &[(String, String)]) -> Result<Self, Failure> {
-        let place = Place { file, folder: file.parent().unwrap_or(Path::new("")) };
-        let graph_file = place.folder.join(descriptor.graph.as_str());
-        let graph = place.opened(&descriptor.graph, graph(&graph_file))?;
-        let settings = settings(descriptor, &graph, set, &place)?;
-        let input = place.folder.join(descriptor.input.as_str());
-        let messages = place.opened(&descriptor.input, Messages::open(&input, None))?;
-        let expected = place.folder.join(descriptor.expected.as_str());
-        let expected = place.opened(&descriptor.expected, Expected::read(&expected))?;
-        let selection = selection(descriptor, &expected, &place)?;
-        let state = state(descriptor.state_store.as_ref(), &place)?;
-        let schema = descriptor.schema.as_ref();
-        let schemas = schema.map(|file| place.opened(file, schema_file(&place.folder.join(file.as_str()))));
-        let schemas = schemas.transpose()?.into_iter().collect();
-        Ok(Self {
-            setup: Setup { file: graph_file, graph, settings, state, schemas },
-            messages,
-            expected,
-            selection,
-        })
-    }
-}
-
-fn graph(file: &Path) -> Result<Graph, String> {
-    let text = config::load_text(file).map_err(|findings| lines(&findings))?;
-    let checked = config::graph_definition(&file.display().to_string(), &text);
-    Ok(checked.map_err(|findings| lines(&findings))?.graph)
-}
-
-/// What operators are configured with; the command line's values come first, and the first counts.
-fn settings(
-    descriptor: &TestDescriptor,
-    graph: &Graph,
-    set: &[(String, String)],
-    place: &Place<'_>,
-) -> Result<Vec<(String, String)>, Failure> {
-    let own = descriptor.configuration.iter().map(|entry| (entry.key.value.clone(), entry.value.clone()));
-    let own: Vec<(String, String)> = own.collect();
-    for unused in graph.unused(&own) {
-        if let Some(entry) = descriptor.configuration.iter().find(|entry| entry.key.as_str() == unused) {
-            let why = format!("no operation of the graph has a parameter `{unused}`");
-            return Err(place.finding(&entry.key, &why));
-        }
-    }
-    Ok(set.iter().cloned().chain(own).collect())
-}
-
-fn selection(
-    descriptor: &TestDescriptor,
-    expected: &Expected,
-    place: &Place<'_>,
-) -> Result<Selection, Failure> {
-    let parts = |paths: &[Located<String>]| paths.iter().map(|path| Parts::parse(path)).collect();
-    let selection = Selection { select: parts(&descriptor.select), ignores: parts(&descriptor.ignores) };
-    match selection.vacuous(expected).and_then(|at| descriptor.select.get(at)) {
-        None => Ok(selection),
-        Some(path) => {
-            let why = format!("`select` names `{}`, which nothing that is expected has", path.value);
-            Err(place.finding(path, &why))
-        }
-    }
-}
-
-/// The state store's keys and values.
-fn state(
-    fixture: Option<&Located<StateStoreFixture>>,
-    place: &Place<'_>,
-) -> Result<Vec<(String, String)>, Failure> {
-    match fixture.map(|fixture| (fixture, &fixture.value)) {
-        None => Ok(Vec::new()),
-        Some((_, StateStoreFixture::Entries(entries))) => Ok(entries.clone().into_iter().collect()),
-        Some((fixture, StateStoreFixture::File(file))) => {
-            place.opened(fixture, state_file(&place.folder.join(file)))
-        }
-    }
-}
-
-/// An object of keys and values, or a list of such objects, as AIO's tools have it.
-fn state_file(path: &Path) -> Result<Vec<(String, String)>, String> {
-    let fail = |why: String| format!("{}: {why}", path.display());
-    let bytes = input::read(path).map_err(fail)?;
-    let value: Value =
-        serde_json::from_slice(&bytes).map_err(|error| fail(format!("this is no JSON: {error}")))?;
-    let objects = match value {
-        Value::Array(objects) => objects,
-        value => vec![value],
-    };
-    let mut entries = Vec::new();
-    for object in objects {
-        let Value::Object(fields) = object else {
-            return Err(fail("keys and values stand in an object, or in a list of objects".to_owned()));
-        };
-        for (key, value) in fields {
-            let Value::String(value) = value else {
-                return Err(fail(format!("the value of `{key}` is no string")));
-            };
-            entries.push((key, value));
-        }
-    }
-    Ok(entries)
-}
-
-/// What kind of schema operators are told it is.
-const SCHEMA_TYPE: &str = "JsonSchema/draft-07";
-
-/// A JSON schema, called as its file without the ending.
-fn schema_file(path: &Path) -> Result<ModuleSchema, String> {
-    let fail = |why: String| format!("{}: {why}", path.display());
-    let content = String::from_utf8(input::read(path).map_err(fail)?);
-    let content = content.map_err(|_| fail("the file is not UTF-8 text".to_owned()))?;
-    serde_json::from_str::<IgnoredAny>(&content)
-        .map_err(|error| fail(format!("this is no JSON: {error}")))?;
-    let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(ModuleSchema { name, content_type: SCHEMA_TYPE.to_owned(), content })
-}
-
-/// Where a descriptor lies.
-struct Place<'a> {
-    file: &'a Path,
-    folder: &'a Path,
-}
-
-impl Place<'_> {
-    /// A finding about something in the descriptor.
-    fn finding<T>(&self, about: &Located<T>, why: &str) -> Failure {
-        let finding = Finding {
-            severity: Severity::Error,
-            file: Arc::from(self.file),
-            position: about.position,
-            resource: None,
-            key: String::new(),
-            message: why.to_owned(),
-        };
-        format!("{finding}\n")
-    }
-
-    /// What was read from a file that the descriptor names; or else who named it, and what is wrong with it.
-    fn opened<T, V>(&self, named: &Located<T>, result: Result<V, String>) -> Result<V, Failure> {
-        result.map_err(|why| {
-            let Position { line, column } = named.position;
-            format!("{}:{line}:{column}: named here:\n{}\n", self.file.display(), why.trim_end())
-        })
-    }
-}
-
-fn lines(findings: &[Finding]) -> String {
-    findings.iter().map(|finding| format!("{finding}\n")).collect()
-}
-
 /// What became of a test's messages.
 #[derive(Default)]
 struct Results {
     came_out: Vec<Outgoing>,
     filtered: u64,
     dropped: u64,
+    /// Waiting for a time that never comes.
+    held: usize,
     ends: Vec<String>,
 }
 
@@ -335,6 +180,9 @@ impl Results {
             self.filtered,
             self.dropped
         );
+        if self.held > 0 {
+            text += &format!("{} still waiting, for a time that no clock comes to\n", self.held);
+        }
         for end in self.ends.iter().take(ENDS_MAX) {
             text += &format!("{end}\n");
         }

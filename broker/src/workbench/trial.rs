@@ -123,6 +123,11 @@ impl Trial {
         self.count
     }
 
+    /// How many items wait inside.
+    pub fn held(&mut self) -> usize {
+        self.runtime.engine().held()
+    }
+
     /// Moves the clock to the message's timestamp, unless it is past it already, and runs the message through.
     pub fn push(&mut self, message: Incoming, observer: &mut impl Observer) {
         self.count += 1;
