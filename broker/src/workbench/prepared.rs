@@ -54,9 +54,7 @@ impl Prepared {
             selection,
         })
     }
-}
 
-impl Prepared {
     /// Whether an operation of the graph has a parameter of this id or name.
     pub fn has_parameter(&self, key: &str) -> bool {
         self.setup.graph.unused(&[(key.to_owned(), String::new())]).is_empty()

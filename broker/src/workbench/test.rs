@@ -167,6 +167,7 @@ struct Results {
     dropped: u64,
     /// Waiting for a time that never comes.
     held: usize,
+    /// How the first of them ended.
     ends: Vec<String>,
 }
 
@@ -183,11 +184,12 @@ impl Results {
         if self.held > 0 {
             text += &format!("{} still waiting, for a time that no clock comes to\n", self.held);
         }
-        for end in self.ends.iter().take(ENDS_MAX) {
+        for end in &self.ends {
             text += &format!("{end}\n");
         }
-        if self.ends.len() > ENDS_MAX {
-            text += &format!("and {} more\n", self.ends.len() - ENDS_MAX);
+        let more = self.filtered + self.dropped - self.ends.len() as u64;
+        if more > 0 {
+            text += &format!("and {more} more\n");
         }
         text
     }
@@ -203,6 +205,8 @@ impl Observer for Results {
             End::Filtered => self.filtered += 1,
             End::Dropped(_) => self.dropped += 1,
         }
-        self.ends.push(describe(origin, operation, end));
+        if self.ends.len() < ENDS_MAX {
+            self.ends.push(describe(origin, operation, end));
+        }
     }
 }
