@@ -50,6 +50,14 @@ fn builds(project: &Path) {
     assert!(status.success(), "{}", process.output());
 }
 
+/// As rustfmt would have it without anybody's configuration.
+fn is_formatted(project: &Path) {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(["fmt", "--check"]).current_dir(project);
+    let (status, output) = process::run(command);
+    assert!(status.success(), "{output}");
+}
+
 fn passes(project: &Path) {
     let (code, output) = forebay(project, &["test", "."]);
     assert_eq!(code, Some(0), "{output}");
@@ -62,6 +70,7 @@ fn a_project_of_each_kind_builds_passes_its_test_and_runs() {
     for kind in ["map", "filter", "branch", "accumulate", "delay"] {
         let name = format!("new{kind}");
         let project = makes(folder.path(), &[&name, "--kind", kind]);
+        is_formatted(&project);
         builds(&project);
         passes(&project);
         let (code, output) =
