@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// An MQTT broker that runs WebAssembly operator graphs inside its own message path.
 ///
@@ -35,7 +35,60 @@ pub enum Command {
     /// Serves on a free loopback port with the sample graph, publishes readings through it as a client, and
     /// prints both sides until Ctrl-C.
     Demo(Demo),
+    /// Carry out tests of graphs and operators: messages in, and what must come out.
+    ///
+    /// Looks for test descriptors, `*.test.yaml`, as Azure IoT Operations has them, and runs each in this process:
+    /// no broker, no containers, and a clock that is moved by hand, so that a window of ten seconds takes
+    /// milliseconds. Prints a line for each test and, for one that fails, what differs; ends with 1 when one fails.
+    #[command(after_long_help = TEST_HELP)]
+    Test(Test),
+    /// Run messages through a graph and print what comes out.
+    ///
+    /// Prints a line of JSON for each message that comes out, with its topic, timestamp, user properties and
+    /// payload, and says on standard error which messages did not, where they ended and why. Time is moved by hand:
+    /// to the timestamp of each message, and after the last one until every window is closed. Ends with 1 when a
+    /// message could not be processed.
+    #[command(after_long_help = MESSAGES_HELP)]
+    Run(Run),
+    /// Make something new to work on.
+    #[command(subcommand)]
+    New(New),
 }
+
+const TEST_HELP: &str = "\
+A descriptor is a YAML file; its paths are relative to its own folder:
+
+  name: readings are converted
+  graph: graph.yaml                  the graph definition
+  input: input/                      a folder with a message a file, or one file
+  expected: expected.json            what must come out
+  timeout: 60000                     milliseconds that it may take
+  select: [payload.temperature]      compare only these parts
+  ignores: [payload.temperature.max] but not these
+  configuration:                     values for the operators' parameters
+    - key: threshold
+      value: \"20\"
+  stateStore: {site: A}              what the state store holds at first, or the path of a JSON file
+  schema: schema.json                a JSON schema that operators get when they start
+
+Name, graph, input and expected must be there. Expected is one JSON value, which the last message must be equal to, \
+or a list (or a .jsonl file) with all messages in their order: each a payload, or an object with `payload` and as \
+much of topic, contentType, userProperties and timestamp as shall be compared. Paths lead into such a message, or \
+else into its payload.
+
+Input is a folder whose files are payloads, in the order of their names, on the topic `sensors` (`.raw` files on \
+`snapshot_simulation`); or a file of JSON lines (.jsonl), each a payload or an envelope such as
+  {\"topic\":\"sensors\",\"timestamp\":1000,\"userProperties\":{\"k\":\"v\"},\"payload\":{\"value\":1}}
+with `payloadText`, `payloadBase64` or `payloadFile` in place of `payload` for what is not JSON. The clock goes to each \
+message's timestamp (milliseconds, or `__ts` among its user properties), and after the last one until every window \
+is closed.";
+
+const MESSAGES_HELP: &str = "\
+Input is a folder whose files are payloads, in the order of their names, or one such file; or a file of JSON lines \
+(.jsonl, or standard input), each a payload or an envelope such as
+  {\"topic\":\"sensors\",\"timestamp\":1000,\"userProperties\":{\"k\":\"v\"},\"payload\":{\"value\":1}}
+with `payloadText`, `payloadBase64` or `payloadFile` in place of `payload` for what is not JSON. What is printed can be \
+read again.";
 
 /// Options of `serve`.
 #[derive(Debug, Args)]
@@ -71,4 +124,105 @@ pub struct Demo {
     /// End after ten readings.
     #[arg(long)]
     pub once: bool,
+}
+
+/// Options of `test`.
+#[derive(Debug, Args)]
+pub struct Test {
+    /// Test descriptors, or folders to look for them in.
+    #[arg(value_name = "DIR|FILE", default_value = ".")]
+    pub paths: Vec<PathBuf>,
+    /// Give an operator's parameter this value in every test; may be given several times.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub set: Vec<(String, String)>,
+    /// Where operators are.
+    #[command(flatten)]
+    pub operators: Operators,
+}
+
+/// Options of `run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// The graph definition: a file, or with --registry an artifact such as graph-simple:1.0.0.
+    #[arg(value_name = "GRAPH")]
+    pub graph: PathBuf,
+    /// Messages: a file, a folder with a message a file, or `-` for JSON lines on standard input.
+    #[arg(long, value_name = "FILE|DIR|-")]
+    pub input: PathBuf,
+    /// Print bare payloads, one a line.
+    #[arg(long)]
+    pub payload: bool,
+    /// The topic of messages that do not say theirs.
+    #[arg(long, value_name = "TOPIC")]
+    pub topic: Option<String>,
+    /// Give an operator's parameter this value; may be given several times.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub set: Vec<(String, String)>,
+    /// Put this into the state store first; may be given several times.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub state: Vec<(String, String)>,
+    /// Give operators the JSON schema in this file when they start.
+    #[arg(long, value_name = "FILE")]
+    pub schema: Option<PathBuf>,
+    /// Where operators are.
+    #[command(flatten)]
+    pub operators: Operators,
+}
+
+/// Where operators are, for `test` and `run`.
+#[derive(Debug, Args)]
+pub struct Operators {
+    /// Look here for operators: module `path/name:tag` is the file name.wasm; may be given several times. Without it
+    /// and without --registry they are looked for beside the graph and where Cargo builds.
+    #[arg(long, value_name = "DIR")]
+    pub operators: Vec<PathBuf>,
+    /// Pull operators from this registry: a hostname with or without a path, or `oci:DIR`, an OCI image layout.
+    #[arg(long, value_name = "HOST|oci:DIR")]
+    pub registry: Option<String>,
+}
+
+/// What `new` makes.
+#[derive(Debug, Subcommand)]
+pub enum New {
+    /// Make an operator project: source, graph, first test.
+    ///
+    /// The folder NAME then holds a Rust crate with an operator that already does something, a graph around it, and a
+    /// test that passes once it is built. The SDK is not on crates.io: its sources are put into the project.
+    Operator(NewOperator),
+}
+
+/// Options of `new operator`.
+#[derive(Debug, Args)]
+pub struct NewOperator {
+    /// The operator's name, lower-case letters and digits: the folder, the crate and the module are called so.
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// What it does with messages.
+    #[arg(long, value_enum)]
+    pub kind: OperatorKind,
+    /// Use the SDK in this folder, in place of a copy inside the project.
+    #[arg(long, value_name = "DIR")]
+    pub sdk: Option<PathBuf>,
+}
+
+/// What an operator does with messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OperatorKind {
+    /// Makes one message of each.
+    Map,
+    /// Drops some.
+    Filter,
+    /// Sends each down one of two ways.
+    Branch,
+    /// Makes one of all messages of a window.
+    Accumulate,
+    /// Moves messages to a later time, such as the end of a window.
+    Delay,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("it takes KEY=VALUE".to_owned()),
+    }
 }

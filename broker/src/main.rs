@@ -21,6 +21,7 @@ mod serve;
 mod translate;
 mod turn;
 mod validate;
+mod workbench;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -28,9 +29,13 @@ use std::process::ExitCode;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
+use crate::cli::{Command, New};
+
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
-    let filter = EnvFilter::try_from_env("FOREBAY_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    // What tells of one message after the other is no news at the workbench, where each is shown.
+    let usual = if matches!(cli.command, Command::Test(_) | Command::Run(_)) { "warn" } else { "info" };
+    let filter = EnvFilter::try_from_env("FOREBAY_LOG").unwrap_or_else(|_| EnvFilter::new(usual));
     let ansi = std::io::stderr().is_terminal();
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -39,9 +44,12 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .init();
     let result = match cli.command {
-        cli::Command::Serve(options) => serve::run(&options),
-        cli::Command::Validate(options) => return validate::run(&options),
-        cli::Command::Demo(options) => demo::run(&options),
+        Command::Serve(options) => serve::run(&options),
+        Command::Validate(options) => return validate::run(&options),
+        Command::Demo(options) => demo::run(&options),
+        Command::Test(options) => return workbench::test(&options),
+        Command::Run(options) => return workbench::run(&options),
+        Command::New(New::Operator(options)) => return workbench::new(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,7 +2,8 @@
 //!
 //! This crate reads the configuration of forebay: the resources of Azure IoT Operations and the
 //! Kubernetes Secrets and ConfigMaps they refer to, in YAML ([`load`], [`load_str`]), and the graph
-//! definition files that registries serve ([`graph_definition`]). Whatever is wrong or unusual becomes a
+//! definition files that registries serve ([`graph_definition`]), and the descriptors of their tests
+//! ([`test_descriptor`]). Whatever is wrong or unusual becomes a
 //! [`Finding`] with file, line, column and key; nothing in a file is silently ignored, and text that
 //! nobody vouches for can neither crash the reader nor make it grow without bound.
 //!
@@ -15,10 +16,11 @@
 //! ```
 //!
 //! It does not know how anything is carried out: no sockets, no WebAssembly, no broker. It opens
-//! files only in [`load`], and it does not watch them.
+//! files only in [`load`] and [`load_text`], and it does not watch them.
 
 mod check;
 pub mod definition;
+pub mod descriptor;
 mod finding;
 mod load;
 mod pending;
@@ -30,8 +32,9 @@ mod topic;
 mod yaml;
 
 pub use definition::{CheckedDefinition, GraphDefinition, graph_definition};
+pub use descriptor::{TestDescriptor, test_descriptor};
 pub use finding::{Finding, Position, ResourceId, Severity};
-pub use load::{Loaded, load, load_str};
+pub use load::{Loaded, load, load_str, load_text};
 pub use plan::{DestinationPlan, GraphPlan, LinkPlan, RegistryPlan, SourcePlan, StagePlan};
 pub use read::{Located, Unread};
 pub use resource::{DEFAULT_NAMESPACE, Metadata, Resource, Resources, Settings};

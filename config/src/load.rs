@@ -67,6 +67,18 @@ pub fn load_str(name: &str, text: &str) -> Loaded {
     reading.finish()
 }
 
+/// Reads one file as text, within the bounds that all configuration is read in.
+///
+/// # Errors
+/// A file that is not there, too large, or no UTF-8 text; as findings.
+pub fn load_text(path: &Path) -> Result<String, Vec<Finding>> {
+    read_text(path).map_err(|(position, fault)| {
+        let mut report = Report::new(path);
+        report.error(position, "", format!("the file {fault}"));
+        report.findings
+    })
+}
+
 #[derive(Default)]
 struct Reading {
     resources: Resources,

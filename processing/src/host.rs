@@ -70,6 +70,12 @@ impl Host {
         Ok(Self { engine, linker: Arc::new(linker), running, on_overrun, state_store, schemas })
     }
 
+    /// The same host, whose guests share `state_store` and nothing with the guests of this one.
+    #[must_use]
+    pub fn with_state_store(&self, state_store: Arc<StateStore>) -> Self {
+        Self { state_store, ..self.clone() }
+    }
+
     /// The store behind the guests' state-store import.
     pub fn state_store(&self) -> &Arc<StateStore> {
         &self.state_store

@@ -20,9 +20,7 @@ use crate::lower::{DataParam, TimeParam, lower, lower_time};
 use crate::module::{Contract, Exports, Module, ModuleError};
 use crate::wasi::Overslept;
 
-/// The first wait before a crashed operator is begun anew; doubles with each crash in a row.
-const BACK_OFF_MIN: Duration = Duration::from_millis(10);
-/// The longest.
+/// The longest wait before a crashed operator is begun anew.
 const BACK_OFF_MAX: Duration = Duration::from_secs(10);
 
 /// An operation cannot be started.
@@ -216,7 +214,7 @@ impl Instance {
     }
 
     fn wait(&mut self) {
-        let wait = BACK_OFF_MIN.saturating_mul(1 << self.crashes.min(16)).min(BACK_OFF_MAX);
+        let wait = self.limits.restart_wait_min.saturating_mul(1 << self.crashes.min(16)).min(BACK_OFF_MAX);
         self.crashes = self.crashes.saturating_add(1);
         self.again_at = Some(Instant::now() + wait);
     }

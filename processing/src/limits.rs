@@ -17,6 +17,8 @@ pub struct Limits {
     pub init_max: Duration,
     /// How long a call may hold up the one who makes it before [`crate::host::Options::on_overrun`] is called.
     pub inline_budget: Duration,
+    /// How long a crashed instance is gone before it is begun anew; doubles with each crash in a row.
+    pub restart_wait_min: Duration,
     /// Log lines a second.
     pub log_lines_per_second_max: u32,
     /// Different metrics (name and labels) it may have.
@@ -32,6 +34,7 @@ impl Default for Limits {
             call_max: Duration::from_secs(1),
             init_max: Duration::from_secs(10),
             inline_budget: Duration::from_millis(1),
+            restart_wait_min: Duration::from_millis(10),
             log_lines_per_second_max: 100,
             metrics_max: 1_000,
         }

@@ -11,6 +11,7 @@ use wasmtime::component::{Component, ComponentExportIndex, InstancePre};
 use processing_core::graph::Kind;
 
 use crate::host::{Host, State};
+use crate::state_store::StateStore;
 
 /// A compiled component, linked to the host.
 #[derive(Clone)]
@@ -42,14 +43,21 @@ pub enum ModuleError {
 /// All modules of the process.
 pub struct Modules {
     host: Host,
-    compiled: Mutex<HashMap<Arc<str>, Module>>,
+    compiled: Arc<Mutex<HashMap<Arc<str>, Module>>>,
     cache: Option<PathBuf>,
 }
 
 impl Modules {
     /// `cache` is a directory that nobody else writes to: what is read from it is run as machine code.
     pub fn new(host: Host, cache: Option<PathBuf>) -> Self {
-        Self { host, compiled: Mutex::default(), cache }
+        Self { host, compiled: Arc::default(), cache }
+    }
+
+    /// The same compiled modules, whose instances get `state_store` and share nothing with those of this one.
+    #[must_use]
+    pub fn with_state_store(&self, state_store: Arc<StateStore>) -> Self {
+        let host = self.host.with_state_store(state_store);
+        Self { host, compiled: Arc::clone(&self.compiled), cache: self.cache.clone() }
     }
 
     /// The host.

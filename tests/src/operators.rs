@@ -36,8 +36,8 @@ pub fn push_samples(registry: &Registry, prefix: &str) {
     registry.push(&format!("{prefix}temperature"), "1.0.0", &module);
 }
 
-/// Builds once a process; a second build of unchanged sources takes a moment.
-fn directory() -> &'static PathBuf {
+/// The folder with the components. Builds once a process; a second build of unchanged sources takes a moment.
+pub fn directory() -> &'static PathBuf {
     static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
     DIRECTORY.get_or_init(|| {
         if let Some(given) = env::var_os("FOREBAY_OPERATORS") {

@@ -252,8 +252,9 @@ pub struct CheckedDefinition {
 /// Every finding, warnings among them, when one is an error.
 pub fn graph_definition(name: &str, text: &str) -> Result<CheckedDefinition, Vec<Finding>> {
     let mut report = Report::new(name);
-    let checked =
-        document(text, &mut report).and_then(|node| decode(&node, &mut report)).and_then(|definition| {
+    let checked = single_document(text, "graph definition", &mut report)
+        .and_then(|node| decode(&node, &mut report))
+        .and_then(|definition| {
             let clean = !report.findings.iter().any(Finding::is_error);
             let graph = clean.then(|| topology::check(&definition, &mut report))??;
             Some((definition, graph))
@@ -266,8 +267,8 @@ pub fn graph_definition(name: &str, text: &str) -> Result<CheckedDefinition, Vec
     }
 }
 
-/// The one document of the text.
-fn document(text: &str, report: &mut Report) -> Option<Node> {
+/// The one document of a text that is a `what`.
+pub(crate) fn single_document(text: &str, what: &str, report: &mut Report) -> Option<Node> {
     let mut documents = match documents(text) {
         Ok(documents) => documents.into_iter(),
         Err(fault) => {
@@ -276,11 +277,12 @@ fn document(text: &str, report: &mut Report) -> Option<Node> {
         }
     };
     let Some(first) = documents.next() else {
-        report.error(Position::START, "", "the graph definition is empty");
+        report.error(Position::START, "", format!("the {what} is empty"));
         return None;
     };
     if let Some(second) = documents.next() {
-        report.error(second.position, "", "a graph definition is one document, and here a second one begins");
+        let message = format!("a {what} is one document, and here a second one begins");
+        report.error(second.position, "", message);
         return None;
     }
     Some(first)
