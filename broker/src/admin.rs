@@ -1,4 +1,4 @@
-//! The admin address: `/livez`, `/readyz` and `/metrics` over HTTP.
+//! The admin address: `/livez`, `/readyz`, `/metrics` and `/status` over HTTP.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -7,17 +7,24 @@ use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 
+use crate::graphs::Graphs;
+use crate::health::Health;
+
 /// What the admin address shows.
 pub struct Admin {
     /// Renders the metrics.
     pub metrics: PrometheusHandle,
+    /// The graphs.
+    pub graphs: Arc<Graphs>,
+    /// How each resource fares.
+    pub health: Arc<Health>,
     /// Set once every listener is bound and every graph has been tried.
     pub ready: AtomicBool,
 }
@@ -60,13 +67,21 @@ fn answer(admin: &Admin, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         "/readyz" if admin.ready.load(Ordering::Acquire) => text(StatusCode::OK, "ok\n"),
         "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "starting: graphs are being fetched\n"),
         "/metrics" => {
-            let mut response = text(StatusCode::OK, admin.metrics.render());
-            let kind = hyper::header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-            response.headers_mut().insert(CONTENT_TYPE, kind);
-            response
+            admin.graphs.observe();
+            typed(admin.metrics.render(), "text/plain; version=0.0.4; charset=utf-8")
         }
-        _ => text(StatusCode::NOT_FOUND, "there is /livez, /readyz and /metrics\n"),
+        "/status" => {
+            admin.graphs.observe();
+            typed(admin.health.to_json(), "application/json")
+        }
+        _ => text(StatusCode::NOT_FOUND, "there is /livez, /readyz, /metrics and /status\n"),
     }
+}
+
+fn typed(body: String, content_type: &'static str) -> Response<Full<Bytes>> {
+    let mut response = text(StatusCode::OK, body);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
 }
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {

@@ -102,6 +102,10 @@ pub struct Serve {
     /// Resources to run: a YAML file, or a directory of them; may be given several times.
     #[arg(short = 'f', long = "file", value_name = "FILE|DIR")]
     pub files: Vec<PathBuf>,
+    /// Message schemas: files NAMESPACE/NAME/VERSION.json in this directory, each a JSON Schema (draft-07) or a Delta
+    /// schema.
+    #[arg(long, value_name = "DIR")]
+    pub schemas: Option<PathBuf>,
     /// Answer /livez, /readyz and /metrics over HTTP here.
     #[arg(long, value_name = "ADDR:PORT")]
     pub admin: Option<SocketAddr>,

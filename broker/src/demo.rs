@@ -30,6 +30,7 @@ pub fn run(options: &cli::Demo) -> Result<(), ServeError> {
         listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
         data_dir: None,
         files: vec![resources],
+        schemas: None,
         admin: None,
         allow_anonymous: false,
     };

@@ -8,17 +8,21 @@ use std::time::Duration;
 use broker_core::packet::QoS;
 use broker_core::router::Options;
 use config::resource::registry::{Credentials, RegistryHost};
-use config::{GraphPlan, LinkPlan, Loaded, RegistryPlan, StagePlan};
+use config::{GraphPlan, LinkPlan, Loaded, RegistryPlan, ResourceId, StagePlan};
 use metrics::{counter, gauge};
-use processing::host::{Host, HostError, Options as HostOptions};
+use parking_lot::Mutex;
+use processing::host::{Host, HostError, OnOverrun, Options as HostOptions};
 use processing::limits::Limits;
 use processing::module::Modules;
 use processing::registry::{Auth, Endpoint, Location, PlainHttp, Registry, RegistryError};
 use processing::runtime::{Flow, GraphError, GraphRuntime, Stage};
-use processing_core::graph::Link;
+use processing::schema::{SchemaCheck, SchemaRef, SchemaRegistry};
+use processing_core::graph::{End, Link, Start};
+use processing_core::operator::Operator;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::broker::Broker;
+use crate::health::{Health, State};
 use crate::pipeline::{Dataflow, Parts, Source};
 use crate::translate::Carry;
 
@@ -35,6 +39,9 @@ pub struct Graphs {
     broker: Arc<Broker>,
     modules: Arc<Modules>,
     registry: Registry,
+    schemas: Arc<SchemaRegistry>,
+    health: Arc<Health>,
+    running: Mutex<Vec<(ResourceId, Arc<Dataflow>)>>,
 }
 
 /// Why a graph does not run.
@@ -76,12 +83,33 @@ impl Graphs {
     ///
     /// # Errors
     /// WebAssembly cannot be set up.
-    pub fn new(broker: &Arc<Broker>, data_dir: Option<&Path>) -> Result<Self, HostError> {
+    pub fn new(
+        broker: &Arc<Broker>,
+        data_dir: Option<&Path>,
+        schemas: Arc<SchemaRegistry>,
+        health: Arc<Health>,
+    ) -> Result<Self, HostError> {
         processing::registry::describe_metrics();
-        let host = Host::new(HostOptions { on_overrun: Some(Arc::new(step_aside)) })?;
+        let on_overrun: OnOverrun = Arc::new(step_aside);
+        let host = Host::new(HostOptions { on_overrun: Some(on_overrun), schemas: Arc::clone(&schemas) })?;
         let modules = Arc::new(Modules::new(host, data_dir.map(|dir| dir.join("compiled"))));
         let registry = Registry::new(data_dir.map(|dir| dir.join("registry")));
-        Ok(Self { broker: Arc::clone(broker), modules, registry })
+        let (broker, running) = (Arc::clone(broker), Mutex::default());
+        Ok(Self { broker, modules, registry, schemas, health, running })
+    }
+
+    /// Brings up to date what is shown of graphs: the metrics of their operations, and how they fare.
+    pub fn observe(&self) {
+        for (id, flow) in self.running.lock().iter() {
+            flow.show_operations();
+            match flow.fault() {
+                Some(fault) => {
+                    let code = Some("DataflowGraphModuleRuntimeFault");
+                    self.health.set(id, State::Degraded, code, fault);
+                }
+                None => self.health.set(id, State::Available, None, flow.remark().to_owned()),
+            }
+        }
     }
 
     /// Starts every graph of `loaded` that can run, all at once. Returns when each has been tried; those whose
@@ -116,7 +144,8 @@ impl Graphs {
         let Some(plan) = plans.get(at) else { return false };
         let name = &plan.id.name;
         match self.start_one(plan).await {
-            Ok(()) => {
+            Ok(flow) => {
+                self.running.lock().push((plan.id.clone(), flow));
                 let from = plan.sources.iter().flat_map(|source| &source.filters);
                 let from: Vec<String> = from.map(ToString::to_string).collect();
                 let to = plan.destinations.iter().map(|destination| destination.topic.to_string());
@@ -130,6 +159,7 @@ impl Graphs {
             }
             Err(error) => {
                 let code = error.reason_code();
+                self.health.set(plan.id, State::Unavailable, Some(code), error.to_string());
                 eprintln!("graph {name}: not running ({code}): {error}");
                 counter!("aio_dataflow_graph_errors", "dataflow_id" => name.clone(), "error_code" => code)
                     .increment(1);
@@ -138,21 +168,26 @@ impl Graphs {
         }
     }
 
-    async fn start_one(&self, plan: &GraphPlan<'_>) -> Result<(), StartError> {
+    async fn start_one(&self, plan: &GraphPlan<'_>) -> Result<Arc<Dataflow>, StartError> {
         let limits = limits(plan);
         let mut stages = Vec::new();
         for stage in &plan.stages {
             stages.push(self.fetch_stage(plan, stage).await?);
         }
+        let (checks, remark) = self.checks(plan, &mut stages);
         let name = |node: &str| node.to_owned();
-        let link = |link: &LinkPlan<'_>| Link { from: link.from, to: link.to, checked: false };
+        let link = |(place, link): (usize, &LinkPlan<'_>)| Link {
+            from: link.from,
+            to: link.to,
+            checked: checks.contains_key(&place),
+        };
         let flow = Flow {
             name: plan.id.name.clone(),
             sources: plan.sources.iter().map(|source| name(source.node)).collect(),
             stages,
             sinks: plan.destinations.iter().map(|destination| name(destination.node)).collect(),
-            links: plan.links.iter().map(link).collect(),
-            checks: HashMap::new(),
+            links: plan.links.iter().enumerate().map(link).collect(),
+            checks,
         };
         let (modules, budget) = (Arc::clone(&self.modules), limits.inline_budget);
         // Compiling takes tens of milliseconds and more.
@@ -160,19 +195,61 @@ impl Graphs {
         let mut graph: GraphRuntime<Carry> = started.await??;
         let lateness = plan.settings.allowed_lateness.unwrap_or(ALLOWED_LATENESS);
         graph.engine().set_lateness_ms(u64::try_from(lateness.as_millis()).unwrap_or(u64::MAX));
-        self.subscribe(plan, graph, budget);
-        Ok(())
+        Ok(self.subscribe(plan, graph, budget, remark))
+    }
+
+    /// What checks the connections that name a schema, and what there is to say about those whose schema is not known
+    /// here: they let everything pass. The graphs that these connections lead to are told the schemas.
+    fn checks(
+        &self,
+        plan: &GraphPlan<'_>,
+        stages: &mut [Stage],
+    ) -> (HashMap<usize, Box<dyn Operator>>, String) {
+        let mut checks: HashMap<usize, Box<dyn Operator>> = HashMap::new();
+        let mut remarks = Vec::new();
+        for (place, link) in plan.links.iter().enumerate() {
+            let Some(reference) = link.schema_ref else { continue };
+            let found = SchemaRef::parse(reference).and_then(|reference| self.schemas.get(&reference));
+            let schema = match found {
+                Ok(schema) => schema,
+                Err(error) => {
+                    let remark = format!("{error}: messages of that connection are not checked");
+                    tracing::warn!(graph = %plan.id.name, "{remark}");
+                    remarks.push(remark);
+                    continue;
+                }
+            };
+            if let End::Part(stage) = link.to
+                && let Some(stage) = stages.get_mut(stage)
+            {
+                stage.schemas.push(schema.for_module());
+            }
+            checks.insert(place, Box::new(SchemaCheck::new(schema, reference)));
+        }
+        (checks, remarks.join("; "))
     }
 
     /// Connects a graph that is ready to the topics of its sources and destinations.
-    fn subscribe(&self, plan: &GraphPlan<'_>, graph: GraphRuntime<Carry>, inline_budget: Duration) {
+    fn subscribe(
+        &self,
+        plan: &GraphPlan<'_>,
+        graph: GraphRuntime<Carry>,
+        inline_budget: Duration,
+        remark: String,
+    ) -> Arc<Dataflow> {
         let keeps_items = graph.keeps_items();
+        let schema = |place: usize| {
+            let mut links = plan.links.iter().filter(|link| link.from == Start::Source(place));
+            links.find_map(|link| link.schema_ref)
+        };
         let parts = Parts {
             name: &plan.id.name,
             graph,
+            schemas: (0..plan.sources.len()).map(schema).collect(),
             destinations: plan.destinations.iter().map(|destination| destination.topic.clone()).collect(),
             dead_letter_topic: plan.settings.dead_letter_topic.clone(),
             inline_budget,
+            remark,
         };
         let flow = Dataflow::new(parts, &self.broker);
         if keeps_items {
@@ -190,6 +267,7 @@ impl Graphs {
                 self.broker.subscribe_graph(&filter.to_string(), id, &source, options);
             }
         }
+        flow
     }
 
     /// Fetches a graph artifact and its modules.

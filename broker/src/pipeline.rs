@@ -10,15 +10,17 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use broker_core::message::Message;
+use bytes::Bytes;
 use metrics::{Counter, Histogram, counter, histogram};
 use parking_lot::{Condvar, Mutex};
 use processing::runtime::GraphRuntime;
 use processing_core::engine::{Cause, Outlet};
-use processing_core::item::Item;
+use processing_core::item::{Item, MessageSchema};
 use tokio::sync::Notify;
 
 use crate::broker::Broker;
 use crate::clock;
+use crate::operations::Operations;
 use crate::translate::{self, Carry, Letter, Refused};
 use crate::turn::Turn;
 
@@ -32,6 +34,12 @@ const MEASURE_EVERY: u32 = 16;
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// How soon a timer looks again when somebody is in the graph.
 const BUSY_WAIT: Duration = Duration::from_millis(1);
+/// How long a crash of an operator is news.
+const FAULT_IS_NEWS: Duration = Duration::from_secs(60);
+/// How long the metrics wait for somebody who is in the graph.
+const SHOW_WAIT: Duration = Duration::from_millis(20);
+/// Dropped messages that are told one by one, each second.
+const WARNINGS_MAX: u32 = 10;
 /// No time at which anything is due.
 const NEVER: u64 = u64::MAX;
 
@@ -49,8 +57,13 @@ pub struct Dataflow {
     /// Tells the timer that it is due earlier than thought.
     earlier: Notify,
     inline_budget: Duration,
+    remark: Box<str>,
+    /// The last time an operator crashed, and how.
+    fault: Mutex<Option<(Instant, String)>>,
+    warnings: Mutex<Warnings>,
     broker: Weak<Broker>,
     metrics: Metrics,
+    operations: Operations,
 }
 
 /// What only one at a time works on.
@@ -58,6 +71,8 @@ struct Running {
     graph: GraphRuntime<Carry>,
     /// Whether items wait inside.
     keeps_items: bool,
+    /// The schema of what comes in, by source.
+    schemas: Vec<Option<MessageSchema>>,
     destinations: Vec<config::Template>,
     dead_letter_topic: Option<String>,
     /// Fast messages in a row, while offloaded.
@@ -144,20 +159,29 @@ pub struct Parts<'a> {
     pub name: &'a str,
     /// The graph.
     pub graph: GraphRuntime<Carry>,
+    /// The reference of the schema of what comes in, by source.
+    pub schemas: Vec<Option<&'a str>>,
     /// The topics of its sinks.
     pub destinations: Vec<config::Template>,
     /// Where messages go that cannot be processed.
     pub dead_letter_topic: Option<String>,
     /// The longest that a message may hold up the one who brings it.
     pub inline_budget: Duration,
+    /// What there is to say about it while it runs.
+    pub remark: String,
 }
 
 impl Dataflow {
     /// A flow that is ready to run. When it keeps items, [`Dataflow::keep_time`] must run beside it.
     pub fn new(parts: Parts<'_>, broker: &Arc<Broker>) -> Arc<Self> {
-        let Parts { name, graph, destinations, dead_letter_topic, inline_budget } = parts;
+        let Parts { name, mut graph, schemas, destinations, dead_letter_topic, inline_budget, remark } =
+            parts;
+        let operations = Operations::new(name, graph.engine());
+        let reference =
+            |text: &str| MessageSchema::RegistryReference(Bytes::copy_from_slice(text.as_bytes()));
         let running = Running {
             keeps_items: graph.keeps_items(),
+            schemas: schemas.into_iter().map(|schema| schema.map(reference)).collect(),
             graph,
             destinations,
             dead_letter_topic,
@@ -174,8 +198,12 @@ impl Dataflow {
             due_ms: AtomicU64::new(NEVER),
             earlier: Notify::new(),
             inline_budget,
+            remark: remark.into(),
+            fault: Mutex::default(),
+            warnings: Mutex::default(),
             broker: Arc::downgrade(broker),
             metrics: Metrics::new(name),
+            operations,
         })
     }
 
@@ -305,7 +333,8 @@ impl Dataflow {
     ) {
         let wall = clock::wall();
         let begun = Instant::now();
-        match translate::item(message, broker, wall) {
+        let schema = running.schemas.get(source).and_then(Option::as_ref);
+        match translate::item(message, schema, broker, wall) {
             Ok(item) => {
                 if running.keeps_items {
                     running.graph.advance(wall.0, &mut running.out);
@@ -379,7 +408,12 @@ impl Dataflow {
         counter!("aio_dataflow_errors", "dataflow_id" => self.name.to_string(), "reason" => *reason)
             .increment(1);
         let topic = carry.origin.topic();
-        tracing::warn!(graph = %self.name, %operation, topic, "a message is dropped: {why}");
+        if self.warnings.lock().one_more(&self.name) {
+            tracing::warn!(graph = %self.name, %operation, topic, "a message is dropped: {why}");
+        }
+        if matches!(*reason, "trap" | "deadline" | "memory") {
+            *self.fault.lock() = Some((Instant::now(), format!("{operation}: {why}")));
+        }
         let Some(dead_letter_topic) = dead_letter_topic else { return };
         let letter = Letter { graph: &self.name, operation, reason, why, digest };
         match translate::dead_letter(&carry.origin, dead_letter_topic, &letter) {
@@ -404,6 +438,24 @@ impl Dataflow {
     fn until_due(&self) -> Option<Duration> {
         let due_ms = self.due_ms.load(Ordering::Acquire);
         (due_ms != NEVER).then(|| Duration::from_millis(due_ms.saturating_sub(clock::wall().0)))
+    }
+
+    /// The last crash of an operator, while it is news.
+    pub fn fault(&self) -> Option<String> {
+        let fault = self.fault.lock();
+        fault.as_ref().filter(|(at, _)| at.elapsed() < FAULT_IS_NEWS).map(|(_, fault)| fault.clone())
+    }
+
+    /// What there is to say about it while it runs.
+    pub fn remark(&self) -> &str {
+        &self.remark
+    }
+
+    /// Brings the metrics of its operations up to date, unless somebody is in the graph for long.
+    pub fn show_operations(&self) {
+        if let Some(mut running) = self.running.try_lock_for(SHOW_WAIT) {
+            self.operations.show(running.graph.engine());
+        }
     }
 
     /// Lets time pass inside the graph, for as long as the broker runs.
@@ -466,6 +518,30 @@ impl Failed {
     /// A message that did not get in, or an item that did not get out.
     fn of(carry: Carry, refused: &Refused) -> Self {
         Self { operation: String::new(), reason: refused.reason(), why: refused.to_string(), carry }
+    }
+}
+
+/// Keeps the log readable when every message is dropped.
+#[derive(Default)]
+struct Warnings {
+    second: Option<Instant>,
+    told: u32,
+    kept_back: u64,
+}
+
+impl Warnings {
+    /// Whether one more may be told in this second; tells first how many were not.
+    fn one_more(&mut self, graph: &str) -> bool {
+        if self.second.is_none_or(|second| second.elapsed() >= Duration::from_secs(1)) {
+            let kept_back = std::mem::take(&mut self.kept_back);
+            if kept_back > 0 {
+                tracing::warn!(graph, "{kept_back} more messages were dropped; the metrics say why");
+            }
+            (self.second, self.told) = (Some(Instant::now()), 0);
+        }
+        self.told += 1;
+        self.kept_back += u64::from(self.told > WARNINGS_MAX);
+        self.told <= WARNINGS_MAX
     }
 }
 

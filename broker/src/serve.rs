@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use broker_core::packet::ReasonCode;
 use metrics::counter;
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
@@ -17,8 +17,15 @@ use crate::admin::{self, Admin};
 use crate::broker::{Broker, Limits};
 use crate::cli;
 use crate::graphs::Graphs;
-use crate::{housekeeping, listener};
+use crate::health::Health;
+use crate::{housekeeping, listener, schemas};
 
+/// Upper bounds of the latency histogram of operations, seconds.
+const OPERATION_BUCKETS: [f64; 12] = [1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 1e-3, 1e-2, 1e-1, 1.0];
+/// Upper bounds of the latency histogram of graphs, milliseconds.
+const GRAPH_BUCKETS: [f64; 12] = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 10.0, 100.0, 1000.0];
+/// How often histograms are summed up.
+const UPKEEP: Duration = Duration::from_secs(5);
 /// How long clients get to take their goodbye.
 const DRAIN: Duration = Duration::from_secs(3);
 
@@ -68,8 +75,7 @@ pub fn run_with(
     options: &cli::Serve,
     beside: impl FnOnce(SocketAddr) -> Option<Ended> + Send + 'static,
 ) -> Result<(), ServeError> {
-    let metrics =
-        PrometheusBuilder::new().install_recorder().map_err(|error| ServeError::Start(error.to_string()))?;
+    let metrics = install_metrics().map_err(|error| ServeError::Start(error.to_string()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -78,6 +84,16 @@ pub fn run_with(
     // A guest that will not end must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
+}
+
+fn install_metrics() -> Result<PrometheusHandle, BuildError> {
+    PrometheusBuilder::new()
+        .set_buckets_for_metric(
+            Matcher::Full("forebay_operation_latency_seconds".to_owned()),
+            &OPERATION_BUCKETS,
+        )?
+        .set_buckets_for_metric(Matcher::Full("aio_dataflow_processing_latency".to_owned()), &GRAPH_BUCKETS)?
+        .install_recorder()
 }
 
 async fn serve(
@@ -97,9 +113,18 @@ async fn serve(
     let listeners = bind_all(options)?;
     let admin_listener = options.admin.map(bind).transpose()?;
     let broker = Broker::new(Limits::default(), "forebay");
-    let graphs = Graphs::new(&broker, options.data_dir.as_deref())
+    let health = Arc::new(Health::of(&loaded));
+    let (schemas, unusable) = schemas::load(&loaded, options.schemas.as_deref());
+    for schema in &unusable {
+        eprintln!("schema {schema}");
+        errors.increment(1);
+    }
+    let graphs = Graphs::new(&broker, options.data_dir.as_deref(), schemas, Arc::clone(&health))
         .map_err(|error| ServeError::Start(error.to_string()))?;
-    let admin = Arc::new(Admin { metrics, ready: AtomicBool::new(false) });
+    let graphs = Arc::new(graphs);
+    let shown = Arc::clone(&graphs);
+    tokio::spawn(upkeep(metrics.clone()));
+    let admin = Arc::new(Admin { metrics, graphs: shown, health, ready: AtomicBool::new(false) });
     println!("{}", banner(&listeners, admin_listener.as_ref()));
 
     let first = listeners.first().and_then(|listener| listener.local_addr().ok());
@@ -113,7 +138,7 @@ async fn serve(
     }
     tokio::spawn(housekeeping::run(Arc::clone(&broker)));
     let begun = tokio::spawn(async move {
-        Arc::new(graphs).start(loaded).await;
+        graphs.start(loaded).await;
         admin.ready.store(true, Ordering::Release);
         first.and_then(beside)
     });
@@ -134,6 +159,15 @@ async fn serve(
     println!("forebay: ending; clients are told");
     drain(&broker, &stop).await;
     result
+}
+
+/// Histograms gather every sample until somebody sums them up: that must not wait for somebody to ask.
+async fn upkeep(metrics: PrometheusHandle) {
+    let mut ticks = tokio::time::interval(UPKEEP);
+    loop {
+        ticks.tick().await;
+        metrics.run_upkeep();
+    }
 }
 
 /// Sends every client away, in good order.
@@ -179,7 +213,7 @@ fn banner(listeners: &[TcpListener], admin: Option<&TcpListener>) -> String {
         }
     }
     if let Some(Ok(address)) = admin.map(TcpListener::local_addr) {
-        let _ = write!(text, "\n  admin  http://{address}/metrics  /livez  /readyz");
+        let _ = write!(text, "\n  admin  http://{address}/metrics  /status  /livez  /readyz");
     }
     if let Some(port) = port {
         let _ = write!(text, "\ntry: mosquitto_sub -p {port} -t '#' -v");

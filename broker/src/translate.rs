@@ -76,8 +76,13 @@ impl Carry {
     }
 }
 
-/// What a graph sees of a message (AIO.md §1.6).
-pub fn item(message: &Arc<Message>, broker: &Broker, wall: Millis) -> Result<Item<Carry>, Refused> {
+/// What a graph sees of a message (AIO.md §1.6); `schema` is that of the connection it comes by.
+pub fn item(
+    message: &Arc<Message>,
+    schema: Option<&item::MessageSchema>,
+    broker: &Broker,
+    wall: Millis,
+) -> Result<Item<Carry>, Refused> {
     if message.expiry_left(clock::monotonic()) == Some(0) {
         return Err(Refused::Expired);
     }
@@ -101,7 +106,7 @@ pub fn item(message: &Arc<Message>, broker: &Broker, wall: Millis) -> Result<Ite
         content_type: properties.content_type.map(copy),
         payload: message.shared_payload(),
         user_properties,
-        schema: None,
+        schema: schema.cloned(),
     });
     Ok(Item { time: timestamp, data, carry: Carry::of(message) })
 }

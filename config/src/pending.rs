@@ -78,13 +78,6 @@ static PENDING: &[Pending] = &[
     ),
     row(
         GRAPH,
-        &["spec", "nodeConnections", "[]", "from", "schema", "schemaRef"],
-        Set,
-        Ignored,
-        "messages are not validated against the schema",
-    ),
-    row(
-        GRAPH,
         &["spec", "nodeConnections", "[]", "from", "schema", "serializationFormat"],
         Not("Json"),
         Ignored,

@@ -166,6 +166,11 @@ impl State {
         }
     }
 
+    /// What all memories of the guest have grown to.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.memory_bytes
+    }
+
     /// What goes on to the operation's next instance.
     pub(crate) fn into_used(self) -> Used {
         Used { log: self.log, metrics: self.metrics }

@@ -278,6 +278,10 @@ fn wrong_kind<T>() -> wasmtime::Result<Result<T, Error>> {
 }
 
 impl Operator for Instance {
+    fn memory_bytes(&self) -> usize {
+        self.live.as_ref().map_or(0, |live| live.store.data().memory_bytes())
+    }
+
     fn map(&mut self, data: Data) -> Result<Data, OperatorError> {
         self.call(|Live { store, function }| {
             let Function::Map(function) = function else { return wrong_kind() };

@@ -9,6 +9,7 @@ use processing_core::item::{Data, Message};
 use processing_core::operator::{Operator, OperatorError};
 use serde_json::{Map, Value, json};
 
+use crate::instance::ModuleSchema;
 use crate::module::digest;
 
 /// The version that is meant when none is said.
@@ -67,9 +68,11 @@ impl SchemaRef {
         let word = |text: &str| !text.is_empty() && !text.contains(['/', ':', ' ']) && text.len() <= 253;
         match (text.starts_with(SCHEME) && !word(namespace)) || !word(name) || !word(version) {
             true => Err(malformed()),
-            false => {
-                Ok(Self { namespace: namespace.to_owned(), name: name.to_owned(), version: version.to_owned() })
-            }
+            false => Ok(Self {
+                namespace: namespace.to_owned(),
+                name: name.to_owned(),
+                version: version.to_owned(),
+            }),
         }
     }
 }
@@ -127,7 +130,8 @@ impl Schema {
         }
         let malformed = |why: String| SchemaError::Malformed(why);
         let document: Value = serde_json::from_str(content).map_err(|error| malformed(error.to_string()))?;
-        let is_delta = document.get("$schema").and_then(Value::as_str).is_some_and(|s| s.starts_with("Delta/"));
+        let is_delta =
+            document.get("$schema").and_then(Value::as_str).is_some_and(|s| s.starts_with("Delta/"));
         let (format, rules) = match is_delta {
             true => (Format::Delta, delta_rules(&document).map_err(malformed)?),
             false => (Format::Json, document),
@@ -135,6 +139,15 @@ impl Schema {
         let validator = jsonschema::draft7::new(&rules).map_err(|error| malformed(error.to_string()))?;
         let hash = digest(content.as_bytes()).into();
         Ok(Self { id, format, content: content.into(), hash, validator: Arc::new(validator) })
+    }
+
+    /// What a module's `init` is told of it.
+    pub fn for_module(&self) -> ModuleSchema {
+        ModuleSchema {
+            name: self.id.name.clone(),
+            content_type: self.format.content_type().to_owned(),
+            content: self.content.to_string(),
+        }
     }
 
     /// Whether a payload is as the schema says.
@@ -160,7 +173,8 @@ impl Schema {
 /// The JSON Schema that says what a Delta schema says.
 fn delta_rules(document: &Value) -> Result<Value, String> {
     let properties = document.get("properties").ok_or("`properties` is missing")?;
-    let fields = properties.get("fields").and_then(Value::as_array).ok_or("`properties.fields` is no list")?;
+    let fields =
+        properties.get("fields").and_then(Value::as_array).ok_or("`properties.fields` is no list")?;
     delta_struct(fields, 0)
 }
 
@@ -207,7 +221,8 @@ fn delta_type(name: &str, kind: &Value, depth: usize) -> Result<Value, String> {
             delta_struct(fields.ok_or_else(|| format!("the struct `{name}` has no `fields`"))?, depth)
         }
         Some("array") => {
-            let element = kind.get("elementType").ok_or_else(|| format!("the array `{name}` has no `elementType`"))?;
+            let element =
+                kind.get("elementType").ok_or_else(|| format!("the array `{name}` has no `elementType`"))?;
             Ok(json!({"type": "array", "items": delta_type(name, element, depth + 1)?}))
         }
         Some("map") => Err(format!("the field `{name}` is a map, and maps are not supported")),
@@ -235,7 +250,10 @@ impl SchemaRegistry {
         let schemas = self.schemas.read();
         let any = || {
             let same = |id: &SchemaRef| id.name == reference.name && id.version == reference.version;
-            schemas.iter().find(|(id, _)| reference.namespace.is_empty() && same(id)).map(|(_, schema)| schema)
+            schemas
+                .iter()
+                .find(|(id, _)| reference.namespace.is_empty() && same(id))
+                .map(|(_, schema)| schema)
         };
         let found = schemas.get(reference).or_else(any);
         found.cloned().ok_or_else(|| SchemaError::Unknown(reference.clone()))
@@ -268,7 +286,8 @@ impl SchemaCheck {
     /// A message that names a schema of its own must name this one.
     fn conflict(&self, message: &Message) -> Option<String> {
         let named = message.user_properties.iter().find(|(key, _)| key == "dataschema");
-        let (_, named) = named.filter(|(_, named)| *named != self.reference && *named != self.schema.id.to_string())?;
+        let (_, named) =
+            named.filter(|(_, named)| *named != self.reference && *named != self.schema.id.to_string())?;
         Some(format!("conflicting schema: its dataschema is {}", String::from_utf8_lossy(named)))
     }
 }
@@ -282,7 +301,10 @@ impl Operator for SchemaCheck {
             return Err(OperatorError::Failed(conflict));
         }
         let told = |faults| format!("not as the schema {} says: {faults}", self.schema.id);
-        self.schema.check(&message.payload).map(|()| true).map_err(|faults| OperatorError::Failed(told(faults)))
+        self.schema
+            .check(&message.payload)
+            .map(|()| true)
+            .map_err(|faults| OperatorError::Failed(told(faults)))
     }
 }
 
@@ -342,7 +364,14 @@ mod tests {
         for right in [r#"{"id":1}"#, r#"{"id":1,"note":null,"at":{"x":-128},"all":[1,2.5],"more":true}"#] {
             assert_eq!(table.check(right.as_bytes()), Ok(()), "{right}");
         }
-        for wrong in ["{}", r#"{"id":null}"#, r#"{"id":1.5}"#, r#"{"id":1,"at":{"x":200}}"#, r#"{"id":1,"all":["a"]}"#, "[]"] {
+        for wrong in [
+            "{}",
+            r#"{"id":null}"#,
+            r#"{"id":1.5}"#,
+            r#"{"id":1,"at":{"x":200}}"#,
+            r#"{"id":1,"all":["a"]}"#,
+            "[]",
+        ] {
             assert!(table.check(wrong.as_bytes()).is_err(), "{wrong}");
         }
         let fault = |fields: &str| delta(fields).unwrap_err().to_string();
@@ -359,6 +388,9 @@ mod tests {
         // Nothing is fetched from anywhere.
         assert!(schema(r#"{"$ref": "http://127.0.0.1:1/other.json"}"#).is_err());
         assert!(schema(r#"{"$ref": "file:///etc/passwd"}"#).is_err());
-        assert_eq!(schema(&format!("\"{}\"", "x".repeat(CONTENT_BYTES_MAX))).unwrap_err(), SchemaError::TooLong);
+        assert_eq!(
+            schema(&format!("\"{}\"", "x".repeat(CONTENT_BYTES_MAX))).unwrap_err(),
+            SchemaError::TooLong
+        );
     }
 }

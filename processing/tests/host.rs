@@ -239,7 +239,7 @@ fn whoever_makes_the_call_is_told_once_it_passes_the_inline_budget() {
     let on_overrun = Some(Arc::new(move || {
         count.fetch_add(1, Ordering::Relaxed);
     }) as processing::host::OnOverrun);
-    let host = Host::new(Options { on_overrun }).unwrap();
+    let host = Host::new(Options { on_overrun, ..Options::default() }).unwrap();
     let graph = chain(&[Kind::Source, Kind::Map, Kind::Sink]);
     let settings = [("fault", "spin"), ("value", "200")];
     let mut graph = start_with(host, graph, component("faults"), &settings, &Limits::default()).unwrap();

@@ -6,8 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use forebay_tests::artifact::{Artifact, Shape};
 use forebay_tests::forebay::{Forebay, Serve};
 use forebay_tests::mqtt::{Client, Connect, Publish, user_property};
-use forebay_tests::operators;
 use forebay_tests::resources::{Resources, dataflow_graph, documents, registry_endpoint};
+use forebay_tests::{http, operators};
 use serde_json::{Value, json};
 
 /// A graph definition of one operation with a module, between `sinks`; a branch has two, called `yes` and `no`.
@@ -172,4 +172,104 @@ fn a_message_that_cannot_be_processed_is_kept_with_what_happened_to_it() {
     assert_eq!(property(&told, "dead-letter-attempt"), "1");
     assert!(property(&told, "dead-letter-module").starts_with("sha256:"), "{told:?}");
     assert!(!property(&told, "dead-letter-reason").is_empty(), "{told:?}");
+}
+
+/// The graph resource with a schema on the connection that leads into its graph.
+fn with_schema(graph: &str, reference: &str) -> String {
+    let plain = "    - from:\n        name: source\n      to:";
+    let schema = format!(
+        "    - from:\n        name: source\n        schema: {{serializationFormat: Json, schemaRef: '{reference}'}}\n      to:"
+    );
+    assert!(graph.contains(plain));
+    graph.replace(plain, &schema)
+}
+
+const SCHEMA: &str = r#"apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: reading-schema
+  namespace: azure-iot-operations
+  annotations: {forebay.dev/schema: "aio-sr://plant/reading:1"}
+data:
+  schema.json: |
+    {"$schema": "http://json-schema.org/draft-07/schema#", "type": "object", "required": ["temperature"],
+     "properties": {"temperature": {"type": "object", "properties": {"value": {"type": "number", "maximum": 300}}}}}
+"#;
+
+#[test]
+fn what_is_not_as_its_schema_says_is_dropped_counted_and_explained() {
+    let checked = with_schema(
+        &dataflow_graph("checked", "registry", "graph-simple:1.0.0", "in", "out"),
+        "aio-sr://plant/reading:1",
+    );
+    let unknown = with_schema(
+        &dataflow_graph("unknown", "registry", "graph-simple:1.0.0", "in2", "out"),
+        "aio-sr://plant/nobody:1",
+    );
+    let mut broker = start(&[], &[checked, unknown, SCHEMA.to_owned()]);
+    let mut publisher = Client::connect(broker.addr, &Connect::v5("publisher"));
+    let mut client = Client::connect(broker.addr, &Connect::v5("client"));
+    client.subscribe("out", 0);
+    publisher.publish("in", 1, br#"{"temperature":{"value":400,"unit":"F"}}"#);
+    publisher.publish("in", 1, br#"{"temperature":{"value":212,"unit":"F"}}"#);
+    assert_eq!(json(&client.receive())["temperature"]["value"], json!(100.0));
+    broker.process.line("the fault is explained", |line| {
+        line.contains("checked")
+            && line.contains("/temperature/value: 400 is greater than the maximum of 300")
+    });
+    broker.wait_metric("aio_dataflow_messages_dropped_processing_errors", &["checked"], 1.0);
+    let conflict = user_property("dataschema", "aio-sr://plant/other:1");
+    publisher.publish_with("in", 1, false, &conflict, br#"{"temperature":{"value":212,"unit":"F"}}"#);
+    broker.process.line("a conflict is explained", |line| line.contains("conflicting schema"));
+    // A schema that only the cloud has is no reason to lose messages.
+    publisher.publish("in2", 1, br#"{"temperature":{"value":400,"unit":"C"}}"#);
+    assert_eq!(json(&client.receive())["temperature"]["value"], json!(400));
+    let status = status(&broker);
+    assert_eq!(health(&status, "checked")["status"], "Available");
+    let unknown = health(&status, "unknown");
+    assert_eq!(unknown["status"], "Available");
+    assert!(unknown["message"].as_str().is_some_and(|m| m.contains("aio-sr://plant/nobody:1")), "{unknown}");
+}
+
+fn status(broker: &Forebay) -> Value {
+    let text = http::get(broker.admin, "/status").expect("an answer").text();
+    serde_json::from_str(&text).expect("JSON")
+}
+
+fn health(status: &Value, name: &str) -> Value {
+    let all = status.as_array().expect("a list");
+    all.iter().find(|one| one["name"] == name).unwrap_or_else(|| panic!("{name} in {status}"))["healthState"]
+        .clone()
+}
+
+#[test]
+fn each_resource_says_how_it_fares_and_each_operation_what_it_did() {
+    let good = dataflow_graph("good", "registry", "graph-plausible:1.0.0", "in", "out");
+    let missing = dataflow_graph("missing", "registry", "no-such-graph:1.0.0", "a", "b");
+    let wrong = dataflow_graph("wrong", "registry", "graph-simple:1.0.0", "a", "b/#");
+    let broker = start(&[("graph-plausible", operators::graph("graph-plausible"))], &[good, missing, wrong]);
+    let mut client = Client::connect(broker.addr, &Connect::v5("client"));
+    for payload in
+        [r#"{"temperature":{"value":1,"unit":"C"}}"#, r#"{"temperature":{"value":-99,"unit":"C"}}"#, "x"]
+    {
+        client.publish("in", 1, payload.as_bytes());
+    }
+    let status = status(&broker);
+    assert_eq!(health(&status, "good")["status"], "Available");
+    assert_eq!(health(&status, "registry")["status"], "Available");
+    let missing = health(&status, "missing");
+    assert_eq!(
+        (&missing["status"], &missing["reasonCode"]),
+        (&json!("Unavailable"), &json!("DataflowGraphModuleDownloadFailed"))
+    );
+    let wrong = health(&status, "wrong");
+    assert_eq!(wrong["reasonCode"], "DataflowGraphConfigurationFailed");
+    assert!(wrong["message"].as_str().is_some_and(|m| m.contains("dataDestination")), "{wrong}");
+    let count = |metric: &str, operation: &str| broker.metric(metric, &["good", &format!("\"{operation}\"")]);
+    assert_eq!(count("forebay_operation_messages_received", "module-temperature/branch"), 3.0);
+    assert_eq!(count("forebay_operation_errors", "module-temperature/branch"), 1.0);
+    assert_eq!(count("forebay_operation_messages_sent", "module-temperature/map"), 2.0);
+    assert_eq!(count("forebay_operation_messages_filtered", "module-temperature/filter"), 1.0);
+    assert!(count("forebay_operation_memory_bytes", "module-temperature/map") >= 65_536.0);
+    assert!(count("forebay_operation_latency_seconds_count", "module-temperature/map") >= 1.0);
 }

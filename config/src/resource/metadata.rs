@@ -75,6 +75,9 @@ pub struct Settings {
     pub dead_letter_topic: Option<String>,
     /// `forebay.dev/plain-http` of a registry: HTTP without TLS, also off loopback.
     pub plain_http: bool,
+    /// `forebay.dev/schema` of a ConfigMap: its one entry is the document of the schema of this name,
+    /// `aio-sr://<namespace>/<name>:<version>`.
+    pub schema: Option<String>,
 }
 
 const OWN_PREFIX: &str = "forebay.dev/";
@@ -92,6 +95,7 @@ const OWN: &[(&str, &[&str])] = &[
         ],
     ),
     ("RegistryEndpoint", &["forebay.dev/plain-http"]),
+    ("ConfigMap", &["forebay.dev/schema"]),
 ];
 
 impl Metadata {
@@ -220,6 +224,7 @@ fn apply(key: &str, text: &str, settings: &mut Settings) -> Result<(), String> {
             check_topic(text)?;
             settings.dead_letter_topic = Some(text.to_owned());
         }
+        "schema" => settings.schema = Some(text.to_owned()),
         "plain-http" => {
             settings.plain_http = match text {
                 "true" => true,

@@ -73,6 +73,13 @@ pub struct Resources {
     pub(crate) declared: BTreeMap<ResourceId, (Arc<path::Path>, Position)>,
 }
 
+impl Resources {
+    /// Every resource that was named, whether it could be read or not.
+    pub fn declared(&self) -> impl Iterator<Item = &ResourceId> {
+        self.declared.keys()
+    }
+}
+
 /// The resource of that name, in the same namespace.
 pub(crate) fn find<'a, T>(list: &'a [Resource<T>], namespace: &str, name: &str) -> Option<&'a Resource<T>> {
     list.iter().find(|resource| resource.id.name == name && resource.id.namespace == namespace)

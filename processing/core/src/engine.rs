@@ -86,11 +86,18 @@ pub struct Engine<C> {
     sources: Vec<usize>,
     sinks: Vec<usize>,
     held: Held<C>,
+    observer: Option<Observer>,
     /// The node id of all logical time here; `None` where no operation is told the time.
     node: Option<Arc<str>>,
     lateness_ms: u64,
-    clock: Option<fn() -> u64>,
+    clock: Option<Clock>,
 }
+
+/// A monotonic clock, in nanoseconds.
+pub type Clock = fn() -> u64;
+
+/// Is told how long a call took: of which node, and how many nanoseconds.
+pub type Observer = Box<dyn FnMut(usize, u64) + Send>;
 
 impl<C: Clone> Engine<C> {
     /// `operators` stand in the order of the graph's nodes; `None` for source, sink and concatenate.
@@ -121,6 +128,7 @@ impl<C: Clone> Engine<C> {
             sinks,
             lateness_ms: 0,
             clock: None,
+            observer: None,
         })
     }
 
@@ -144,9 +152,15 @@ impl<C: Clone> Engine<C> {
         self.held.bounds = bounds;
     }
 
-    /// A monotonic clock in nanoseconds; with it one call of an operator in sixteen is measured.
-    pub fn set_clock(&mut self, clock: fn() -> u64) {
-        self.clock = Some(clock);
+    /// With a clock, one call of an operator in sixteen is measured, and `observer` is told.
+    pub fn set_clock(&mut self, clock: Clock, observer: Observer) {
+        (self.clock, self.observer) = (Some(clock), Some(observer));
+    }
+
+    /// The memory that each operation's operator uses, bytes, by name; those that have an operator only.
+    pub fn memory_bytes(&self) -> impl Iterator<Item = (&str, usize)> {
+        let nodes = self.graph.nodes().iter().zip(&self.operators);
+        nodes.filter_map(|(node, operator)| Some((&*node.operation.name, operator.as_ref()?.memory_bytes())))
     }
 
     /// What each operation has done, by name.
@@ -268,7 +282,7 @@ impl<C: Clone> Engine<C> {
                 operator.delay(&item.data, &item.time).and_then(|time| later(&mut item.time, &time).map(Some))
             }
         };
-        measured(&mut self.stats[at], begun, self.clock);
+        self.measured(at, begun);
         outcome.map_err(Cause::Error)?.ok_or(Cause::Filtered)
     }
 
@@ -336,7 +350,7 @@ impl<C: Clone> Engine<C> {
         let staged = window.staged.as_ref().map_or(&first, |(data, _)| data);
         let begun = measure(&self.stats[at], self.clock);
         let result = operator.accumulate(staged, &batch);
-        measured(&mut self.stats[at], begun, self.clock);
+        let took = begun.zip(self.clock).map(|(begun, clock)| clock().saturating_sub(begun));
         match result {
             Ok(data) => {
                 let before = window.staged.take().map(|(_, carry)| carry);
@@ -351,6 +365,21 @@ impl<C: Clone> Engine<C> {
                     self.drop_item(at, Cause::Error(error.clone()), &carry, outlet);
                 }
             }
+        }
+        self.observe(at, took);
+    }
+
+    fn measured(&mut self, at: usize, begun: Option<u64>) {
+        let took = begun.zip(self.clock).map(|(begun, clock)| clock().saturating_sub(begun));
+        self.observe(at, took);
+    }
+
+    fn observe(&mut self, at: usize, took: Option<u64>) {
+        let Some(took) = took else { return };
+        self.stats[at].measured += 1;
+        self.stats[at].measured_ns += took;
+        if let Some(observer) = &mut self.observer {
+            observer(at, took);
         }
     }
 
@@ -381,15 +410,8 @@ fn later(time: &mut Hlc, new: &Hlc) -> Result<Outcome, OperatorError> {
 }
 
 /// The time, if this call is one to measure.
-fn measure(stats: &Stats, clock: Option<fn() -> u64>) -> Option<u64> {
+fn measure(stats: &Stats, clock: Option<Clock>) -> Option<u64> {
     clock.filter(|_| stats.received % MEASURE_EVERY == 1).map(|clock| clock())
-}
-
-fn measured(stats: &mut Stats, begun: Option<u64>, clock: Option<fn() -> u64>) {
-    if let (Some(begun), Some(clock)) = (begun, clock) {
-        stats.measured += 1;
-        stats.measured_ns += clock().saturating_sub(begun);
-    }
 }
 
 #[cfg(test)]

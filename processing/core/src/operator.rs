@@ -7,6 +7,11 @@ use crate::time::Hlc;
 
 /// The code of one operation. An operation calls only the method of its own kind.
 pub trait Operator: Send {
+    /// The memory that it uses, bytes.
+    fn memory_bytes(&self) -> usize {
+        0
+    }
+
     /// map: one out for each in.
     fn map(&mut self, data: Data) -> Result<Data, OperatorError> {
         let _ = data;
