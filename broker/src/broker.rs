@@ -1,13 +1,13 @@
 //! What all connections share: sessions, subscriptions, retained messages.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use broker_core::Millis;
 use broker_core::hlc;
 use broker_core::message::{Message, Publication};
-use broker_core::packet::ReasonCode;
+use broker_core::packet::{QoS, ReasonCode};
 use broker_core::retained::Retained;
 use broker_core::router::{Options, Router};
 use broker_core::session::{self, Session, Will};
@@ -19,7 +19,8 @@ use tokio::net::TcpStream;
 use crate::client::Client;
 use crate::metrics::Metrics;
 use crate::pipeline::Source;
-use crate::route::{Route, Subscriber};
+use crate::route::{Route, ServiceRef, Subscriber};
+use crate::services::Service;
 
 /// What clients may ask of the broker.
 #[derive(Debug, Clone)]
@@ -70,6 +71,9 @@ pub struct Broker {
     /// Counters.
     pub metrics: Metrics,
     clients: Mutex<HashMap<Box<str>, Arc<Client>>>,
+    /// The same by their numbers.
+    numbers: Mutex<HashMap<u64, Weak<Client>>>,
+    services: RwLock<Vec<Arc<dyn Service>>>,
     router: RwLock<Router<Subscriber>>,
     generation: AtomicU64,
     retained: RwLock<Retained>,
@@ -112,6 +116,8 @@ impl Broker {
             limits,
             metrics: Metrics::new(),
             clients: Mutex::default(),
+            numbers: Mutex::default(),
+            services: RwLock::default(),
             router: RwLock::default(),
             generation: AtomicU64::new(0),
             retained: RwLock::default(),
@@ -167,8 +173,12 @@ impl Broker {
             !over
         });
         let present = resumed.is_some();
+        if let Some(client) = &resumed {
+            self.tell_disconnected(client.id());
+        }
         let client = resumed.unwrap_or_else(|| {
             let client = Client::new(Session::new(self.number(), &client_id));
+            self.numbers.lock().insert(client.id(), Arc::downgrade(&client));
             clients.insert(client_id, Arc::clone(&client));
             client
         });
@@ -210,6 +220,7 @@ impl Broker {
         let will = if due { state.session.will.take() } else { None };
         let over = state.session.expiry == 0;
         drop(state);
+        self.tell_disconnected(client.id());
         if over {
             self.end(client, now);
         }
@@ -234,10 +245,31 @@ impl Broker {
         self.forget(client.id(), &filters);
     }
 
+    fn tell_disconnected(&self, session: u64) {
+        for service in self.services.read().iter() {
+            service.disconnected(session);
+        }
+    }
+
     fn forget(&self, id: u64, filters: &[Box<str>]) {
+        self.numbers.lock().remove(&id);
+        self.tell_disconnected(id);
         for filter in filters {
             self.unsubscribe(filter, id);
         }
+    }
+
+    /// The session of this number.
+    pub fn client(&self, number: u64) -> Option<Arc<Client>> {
+        self.numbers.lock().get(&number)?.upgrade()
+    }
+
+    /// Has `service` answer what is published to `topic`.
+    pub fn serve(&self, topic: &str, service: Arc<dyn Service>) {
+        let options =
+            Options { qos: QoS::ExactlyOnce, no_local: false, retain_as_published: true, identifier: None };
+        self.services.write().push(Arc::clone(&service));
+        self.add(topic, self.number(), Subscriber::Service(ServiceRef(service)), options);
     }
 
     /// All sessions at this moment.

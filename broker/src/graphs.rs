@@ -17,6 +17,7 @@ use processing::module::Modules;
 use processing::registry::{Auth, Endpoint, Location, PlainHttp, Registry, RegistryError};
 use processing::runtime::{Flow, GraphError, GraphRuntime, Stage};
 use processing::schema::{SchemaCheck, SchemaRef, SchemaRegistry};
+use processing::state_store::StateStore;
 use processing_core::graph::{End, Link, Start};
 use processing_core::operator::Operator;
 use tokio::runtime::{Handle, RuntimeFlavor};
@@ -96,6 +97,11 @@ impl Graphs {
         let registry = Registry::new(data_dir.map(|dir| dir.join("registry")));
         let (broker, running) = (Arc::clone(broker), Mutex::default());
         Ok(Self { broker, modules, registry, schemas, health, running })
+    }
+
+    /// The store that operators share with clients.
+    pub fn state_store(&self) -> &Arc<StateStore> {
+        self.modules.host().state_store()
     }
 
     /// Brings up to date what is shown of graphs: the metrics of their operations, and how they fare.

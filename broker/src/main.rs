@@ -21,6 +21,7 @@ mod pipeline;
 mod route;
 mod schemas;
 mod serve;
+mod services;
 mod translate;
 mod turn;
 mod validate;

@@ -9,6 +9,7 @@ use foldhash::HashMap;
 
 use crate::client::Client;
 use crate::pipeline::Source;
+use crate::services::Service;
 
 /// Whatever subscribes.
 #[derive(Debug, Clone)]
@@ -17,6 +18,18 @@ pub enum Subscriber {
     Client(Arc<Client>),
     /// A graph's source.
     Graph(Arc<Source>),
+    /// Something that the broker answers itself.
+    Service(ServiceRef),
+}
+
+/// A service that can be told from another.
+#[derive(Clone)]
+pub struct ServiceRef(pub Arc<dyn Service>);
+
+impl std::fmt::Debug for ServiceRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Service")
+    }
 }
 
 /// How one client takes the messages of a topic; all its matching subscriptions taken together.
@@ -59,6 +72,8 @@ pub struct Route {
     pub shares: Vec<Share>,
     /// Graphs: empty for a topic that none wants, which then pays nothing for graphs.
     pub graphs: Vec<Arc<Source>>,
+    /// What the broker answers itself.
+    pub services: Vec<ServiceRef>,
 }
 
 impl Route {
@@ -73,6 +88,7 @@ impl Route {
                     found.graphs.push(Arc::clone(source));
                 }
             }
+            (Subscriber::Service(service), _) => found.services.push(service.clone()),
             (Subscriber::Client(client), Some(share)) => {
                 shares.entry(share.to_owned()).or_default().push(target(client, &m));
             }

@@ -18,6 +18,7 @@ use crate::broker::{Broker, Limits};
 use crate::cli;
 use crate::graphs::Graphs;
 use crate::health::Health;
+use crate::services::state_store::StateStoreService;
 use crate::{housekeeping, listener, schemas};
 
 /// Upper bounds of the latency histogram of operations, seconds.
@@ -121,6 +122,7 @@ async fn serve(
     }
     let graphs = Graphs::new(&broker, options.data_dir.as_deref(), schemas, Arc::clone(&health))
         .map_err(|error| ServeError::Start(error.to_string()))?;
+    StateStoreService::start(graphs.state_store(), &broker);
     let graphs = Arc::new(graphs);
     let shown = Arc::clone(&graphs);
     tokio::spawn(upkeep(metrics.clone()));

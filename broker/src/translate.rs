@@ -256,7 +256,8 @@ fn utf8<'a>(bytes: &'a Bytes, name: &'static str) -> Result<&'a str, Refused> {
     std::str::from_utf8(bytes).map_err(|_| Refused::Property(name))
 }
 
-fn hlc(stamp: &Timestamp) -> Hlc {
+/// A timestamp as graphs have it.
+pub fn hlc(stamp: &Timestamp) -> Hlc {
     Hlc {
         secs: stamp.ms / 1000,
         nanos: u32::try_from(stamp.ms % 1000).unwrap_or(0) * 1_000_000,
@@ -265,8 +266,8 @@ fn hlc(stamp: &Timestamp) -> Hlc {
     }
 }
 
-/// The wire form knows milliseconds only. `None` for a node that it cannot carry.
-fn stamp(hlc: &Hlc) -> Option<Timestamp> {
+/// A time as messages carry it. The wire form knows milliseconds only. `None` for a node that it cannot carry.
+pub fn stamp(hlc: &Hlc) -> Option<Timestamp> {
     let ms = hlc.secs.checked_mul(1000)?.checked_add(u64::from(hlc.nanos) / 1_000_000)?;
     (!hlc.node.contains(':')).then(|| Timestamp { ms, counter: hlc.counter, node: Arc::clone(&hlc.node) })
 }

@@ -119,7 +119,15 @@ impl<'a> Turn<'a> {
             let derived = &mut self.scratch.derived;
             source.push(&publication.owned(), self.broker, &mut |message| derived.push_back(message));
         }
-        !(route.clients.is_empty() && route.shares.is_empty() && route.graphs.is_empty())
+        for service in &route.services {
+            let derived = &mut self.scratch.derived;
+            service.0.answer(&publication.owned(), self.broker, &mut |message| derived.push_back(message));
+        }
+        let nobody = route.clients.is_empty()
+            && route.shares.is_empty()
+            && route.graphs.is_empty()
+            && route.services.is_empty();
+        !nobody
     }
 
     fn deliver(&mut self, target: &Target, publication: &mut Publication<'_>, shared: bool) {

@@ -101,8 +101,12 @@ impl state_store::Host for State {
                 .expires
                 .map(|d| Duration::new(d.seconds, 0) + Duration::from_nanos(d.nanos.into())),
             token: fencing_token.map(time),
+            ..Set::default()
         };
         Ok(self.state_store.set(&set, now()).map_err(failed).map(|version| {
+            if let Some(version) = &version {
+                self.state_store.changed(&key, Some(&value), version);
+            }
             let response = version.is_some();
             state_store_types::StateStoreSetResponse { response, version: version.as_ref().map(clock) }
         }))
@@ -137,6 +141,9 @@ impl State {
     ) -> Result<state_store_types::StateStoreDelResponse, state_store_types::StateStoreError> {
         let (response, version) =
             self.state_store.delete(key, value, token.map(time).as_ref(), now()).map_err(failed)?;
+        if let (1, Some(version)) = (response, &version) {
+            self.state_store.changed(key, None, version);
+        }
         Ok(state_store_types::StateStoreDelResponse { response, version: version.as_ref().map(clock) })
     }
 }

@@ -199,7 +199,7 @@ impl Module {
     pub(crate) fn exports(&self, kind: Kind) -> Result<Exports, ModuleError> {
         let component = self.pre.component();
         let of = |contract: Contract| {
-            let (_, interface) = component.get_export(None, &contract.interface(kind.as_str()))?;
+            let (_, interface) = component.get_export(None, contract.interface(kind.as_str()))?;
             let (_, process) = component.get_export(Some(&interface), "process")?;
             let (_, init) = component.get_export(Some(&interface), "init")?;
             Some(Exports { contract, process, init })

@@ -213,6 +213,9 @@ impl<C: Clone> GraphRuntime<C> {
     }
 }
 
+/// An operator, and the digest of its module.
+type Started = (Box<dyn Operator>, Arc<str>);
+
 /// What the operators of a flow are started with.
 struct Starter<'a> {
     modules: &'a Modules,
@@ -223,12 +226,7 @@ struct Starter<'a> {
 impl Starter<'_> {
     /// Starts the operator of an operation of a stage, which goes by `name`; none for a concatenate. With it comes
     /// the digest of its module.
-    fn start(
-        &self,
-        stage: &Stage,
-        place: usize,
-        name: &str,
-    ) -> Result<Option<(Box<dyn Operator>, Arc<str>)>, GraphError> {
+    fn start(&self, stage: &Stage, place: usize, name: &str) -> Result<Option<Started>, GraphError> {
         let operation = &stage.graph.nodes()[place].operation;
         let Some(reference) = &operation.module else { return Ok(None) };
         let absent = || ModuleError::NotAComponent("it was not fetched".to_owned());

@@ -1,7 +1,10 @@
 //! The key-value store behind the guests' `state-store` import (AIO.md §1.5, §8): versions, conditions,
 //! expiry and fencing. In memory.
 
-use std::collections::HashMap;
+pub mod resp;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -70,16 +73,39 @@ struct Entry {
 
 #[derive(Debug)]
 struct Inner {
-    entries: HashMap<Vec<u8>, Entry>,
+    entries: HashMap<Arc<[u8]>, Entry>,
+    /// Keys by when they expire.
+    expiring: BTreeSet<(Duration, Arc<[u8]>)>,
+    /// Keys that have expired and nobody has been told of yet.
+    expired: Vec<Arc<[u8]>>,
     bytes: usize,
     last: Hlc,
 }
 
+/// Is told what guests have changed: the key, its new value or none, and the version. Called without any lock held, in
+/// the middle of a guest's call.
+pub type OnChange = Box<dyn Fn(&[u8], Option<&[u8]>, &Hlc) + Send + Sync>;
+
 /// The store.
-#[derive(Debug)]
 pub struct StateStore {
     inner: Mutex<Inner>,
     quota: Quota,
+    on_change: OnceLock<OnChange>,
+}
+
+impl std::fmt::Debug for StateStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StateStore").field("quota", &self.quota).finish_non_exhaustive()
+    }
+}
+
+/// How full the store is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Keys.
+    pub keys: usize,
+    /// Bytes of keys and values.
+    pub bytes: usize,
 }
 
 impl Default for StateStore {
@@ -99,15 +125,52 @@ pub struct Set<'a> {
     pub condition: Condition,
     /// How long the value lives.
     pub expires: Option<Duration>,
+    /// What NEX compares with; the new value when nothing is said.
+    pub expected: Option<&'a [u8]>,
     /// The fencing token.
     pub token: Option<Hlc>,
+    /// When the request was made: the new version is later.
+    pub requested: Option<Hlc>,
 }
 
 impl StateStore {
     /// An empty store.
     pub fn new(quota: Quota) -> Self {
         let last = Hlc { secs: 0, nanos: 0, counter: 0, node: "StateStore".into() };
-        Self { inner: Mutex::new(Inner { entries: HashMap::new(), bytes: 0, last }), quota }
+        let (entries, expiring) = (HashMap::new(), BTreeSet::new());
+        let inner = Inner { entries, expiring, expired: Vec::new(), bytes: 0, last };
+        Self { inner: Mutex::new(inner), quota, on_change: OnceLock::new() }
+    }
+
+    /// Has `on_change` told of what guests change. The first one stays.
+    pub fn observe(&self, on_change: OnChange) {
+        let _ = self.on_change.set(on_change);
+    }
+
+    /// Tells of a change by a guest.
+    pub(crate) fn changed(&self, key: &[u8], value: Option<&[u8]>, version: &Hlc) {
+        if let Some(on_change) = self.on_change.get() {
+            on_change(key, value, version);
+        }
+    }
+
+    /// Removes up to `max` keys whose time is over. Returns them and those that were found to be over before, with the
+    /// version of their deletion.
+    pub fn sweep(&self, now: Duration, max: usize) -> Vec<(Arc<[u8]>, Hlc)> {
+        let mut inner = self.inner.lock();
+        for _ in 0..max {
+            let Some((_, key)) = inner.expiring.first().filter(|(at, _)| *at <= now).cloned() else { break };
+            inner.remove(&key);
+            inner.expired.push(key);
+        }
+        let expired = std::mem::take(&mut inner.expired);
+        expired.into_iter().map(|key| (key, inner.next_version(now, None))).collect()
+    }
+
+    /// How full it is.
+    pub fn usage(&self) -> Usage {
+        let inner = self.inner.lock();
+        Usage { keys: inner.entries.len(), bytes: inner.bytes }
     }
 
     /// The value and version of `key`; `now` since the Unix epoch.
@@ -134,7 +197,7 @@ impl StateStore {
         let met = match (set.condition, old) {
             (Condition::Unconditional, _) | (_, None) => true,
             (Condition::IfAbsent, Some(_)) => false,
-            (Condition::IfAbsentOrEqual, Some(old)) => old.value == set.value,
+            (Condition::IfAbsentOrEqual, Some(old)) => old.value == set.expected.unwrap_or(set.value),
         };
         if !met {
             return Ok(None);
@@ -146,11 +209,14 @@ impl StateStore {
         if full || inner.bytes - freed + size > self.quota.bytes_max {
             return Err(StoreError::Quota);
         }
-        let version = inner.next_version(now);
-        inner.bytes = inner.bytes - freed + size;
+        let version = inner.next_version(now, set.requested.as_ref());
+        inner.remove(set.key);
+        inner.bytes += size;
         let expires = set.expires.map(|after| now.saturating_add(after));
         let entry = Entry { value: set.value.to_vec(), version: version.clone(), fence, expires };
-        inner.entries.insert(set.key.to_vec(), entry);
+        let key: Arc<[u8]> = set.key.into();
+        inner.expiring.extend(expires.map(|at| (at, Arc::clone(&key))));
+        inner.entries.insert(key, entry);
         Ok(Some(version))
     }
 
@@ -188,12 +254,16 @@ impl Inner {
     fn expire(&mut self, key: &[u8], now: Duration) {
         if self.entries.get(key).and_then(|entry| entry.expires).is_some_and(|at| at <= now) {
             self.remove(key);
+            self.expired.push(key.into());
         }
     }
 
     fn remove(&mut self, key: &[u8]) {
-        if let Some(entry) = self.entries.remove(key) {
+        if let Some((key, entry)) = self.entries.remove_entry(key) {
             self.bytes -= key.len() + entry.value.len();
+            if let Some(at) = entry.expires {
+                self.expiring.remove(&(at, key));
+            }
         }
     }
 
@@ -211,13 +281,16 @@ impl Inner {
         }
     }
 
-    /// Later than every version before, whatever the clock does.
-    fn next_version(&mut self, now: Duration) -> Hlc {
-        let nanos = now.subsec_millis() * 1_000_000;
-        if (now.as_secs(), nanos) > (self.last.secs, self.last.nanos) {
-            self.last = Hlc { secs: now.as_secs(), nanos, counter: 0, node: self.last.node.clone() };
+    /// Later than every version before, and than the request, whatever the clock does.
+    fn next_version(&mut self, now: Duration, requested: Option<&Hlc>) -> Hlc {
+        let now = (now.as_secs(), now.subsec_millis() * 1_000_000);
+        let last = (self.last.secs, self.last.nanos, self.last.counter);
+        let asked = requested.map_or((0, 0, 0), |asked| (asked.secs, asked.nanos, asked.counter));
+        let (secs, nanos, counter) = last.max(asked);
+        if now > (secs, nanos) {
+            (self.last.secs, self.last.nanos, self.last.counter) = (now.0, now.1, 0);
         } else {
-            self.last.counter += 1;
+            (self.last.secs, self.last.nanos, self.last.counter) = (secs, nanos, counter.saturating_add(1));
         }
         self.last.clone()
     }
@@ -255,6 +328,36 @@ mod tests {
         assert_eq!(store.get(b"k", NOW + Duration::from_millis(10)), Ok(None));
         let second = store.set(&Set { key: b"k", ..Set::default() }, NOW - Duration::from_secs(9)).unwrap();
         assert!(second.unwrap() > first, "even when the clock steps back");
+    }
+
+    #[test]
+    fn what_expires_is_told_once_whoever_finds_it() {
+        let store = StateStore::default();
+        let set = |key: &'static [u8], ms| {
+            let expires = Some(Duration::from_millis(ms));
+            store.set(&Set { key, expires, ..Set::default() }, NOW).unwrap()
+        };
+        set(b"a", 10);
+        set(b"b", 20);
+        set(b"c", 30);
+        set(b"c", 5_000);
+        assert_eq!(store.get(b"a", NOW + Duration::from_millis(15)), Ok(None));
+        let keys =
+            |now| -> Vec<Vec<u8>> { store.sweep(now, 10).iter().map(|(key, _)| key.to_vec()).collect() };
+        assert_eq!(keys(NOW + Duration::from_millis(40)), [b"a".to_vec(), b"b".to_vec()]);
+        assert_eq!(keys(NOW + Duration::from_millis(40)), Vec::<Vec<u8>>::new());
+        assert_eq!(store.usage(), Usage { keys: 1, bytes: 1 });
+    }
+
+    #[test]
+    fn a_version_is_later_than_the_request() {
+        let store = StateStore::default();
+        let requested = Hlc { secs: NOW.as_secs() + 5, nanos: 0, counter: 7, node: "client".into() };
+        let set =
+            |requested| store.set(&Set { key: b"k", requested, ..Set::default() }, NOW).unwrap().unwrap();
+        let version = set(Some(requested.clone()));
+        assert_eq!((version.secs, version.counter, &*version.node), (requested.secs, 8, "StateStore"));
+        assert!(set(None) > version);
     }
 
     #[test]
