@@ -21,6 +21,8 @@ pub struct Limits {
     pub log_lines_per_second_max: u32,
     /// Different metrics (name and labels) it may have.
     pub metrics_max: usize,
+    /// Bytes of models and tensors that it holds through wasi-nn; and what one inference computes on its way.
+    pub nn_bytes_max: usize,
 }
 
 impl Default for Limits {
@@ -34,6 +36,7 @@ impl Default for Limits {
             inline_budget: Duration::from_millis(1),
             log_lines_per_second_max: 100,
             metrics_max: 1_000,
+            nn_bytes_max: 128 << 20,
         }
     }
 }
