@@ -64,6 +64,8 @@ impl Host {
         let mut linker = Linker::new(&engine);
         crate::wasi::link(&mut linker)?;
         crate::imports::link(&mut linker)?;
+        #[cfg(feature = "wasi-nn")]
+        crate::nn::link(&mut linker)?;
         let running = ticker::start(&engine)?;
         let Options { on_overrun, schemas } = options;
         let state_store = Arc::new(StateStore::default());
@@ -124,6 +126,8 @@ pub struct State {
     /// The limiter refused memory during the call under way.
     pub(crate) memory_refused: bool,
     pub(crate) call: Call,
+    #[cfg(feature = "wasi-nn")]
+    pub(crate) nn: crate::nn::Held,
     on_overrun: Option<OnOverrun>,
 }
 
@@ -162,6 +166,8 @@ impl State {
             table_elements: 0,
             memory_refused: false,
             call: Call::default(),
+            #[cfg(feature = "wasi-nn")]
+            nn: crate::nn::Held::default(),
             on_overrun: host.on_overrun.clone(),
         }
     }

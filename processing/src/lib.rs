@@ -12,6 +12,8 @@ pub mod limits;
 mod log;
 mod lower;
 pub mod module;
+#[cfg(feature = "wasi-nn")]
+mod nn;
 mod preview;
 pub mod registry;
 pub mod runtime;

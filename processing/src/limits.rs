@@ -23,6 +23,8 @@ pub struct Limits {
     pub log_lines_per_second_max: u32,
     /// Different metrics (name and labels) it may have.
     pub metrics_max: usize,
+    /// Bytes of models and tensors that it holds through wasi-nn; and what one inference computes on its way.
+    pub nn_bytes_max: usize,
 }
 
 impl Default for Limits {
@@ -37,6 +39,7 @@ impl Default for Limits {
             restart_wait_min: Duration::from_millis(10),
             log_lines_per_second_max: 100,
             metrics_max: 1_000,
+            nn_bytes_max: 128 << 20,
         }
     }
 }

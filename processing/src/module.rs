@@ -78,11 +78,9 @@ impl Modules {
             Some(component) => component,
             None => self.compile(bytes, &digest)?,
         };
-        let pre = self
-            .host
-            .linker
-            .instantiate_pre(&component)
-            .map_err(|error| ModuleError::Imports(format!("{error:#}")))?;
+        let pre = self.host.linker.instantiate_pre(&component).map_err(|error| {
+            ModuleError::Imports(lacks_nn(&component).unwrap_or_else(|| format!("{error:#}")))
+        })?;
         let module = Module { pre, digest: Arc::clone(&digest) };
         self.compiled.lock().insert(digest, module.clone());
         Ok(module)
@@ -127,6 +125,22 @@ impl Modules {
             }
         }
     }
+}
+
+/// The version of wasi-nn that AIO's operators are made for (AIO.md §1.5).
+const NN_VERSION: &str = "0.2.0-rc-2024-10-28";
+
+/// Why a component that wants wasi-nn does not get it.
+fn lacks_nn(component: &Component) -> Option<String> {
+    let ty = component.component_type();
+    let (wanted, _) = ty.imports(component.engine()).find(|(name, _)| name.starts_with("wasi:nn/"))?;
+    Some(if !cfg!(feature = "wasi-nn") {
+        format!("it imports {wanted}, and this host was built without the feature `wasi-nn`")
+    } else if !wanted.ends_with(NN_VERSION) {
+        format!("it imports {wanted}; what there is is version {NN_VERSION}")
+    } else {
+        return None;
+    })
 }
 
 /// The digest of `bytes`, as registries write it.

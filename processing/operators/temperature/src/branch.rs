@@ -2,7 +2,7 @@
 
 use wasm_graph_sdk::macros::branch_operator;
 
-use crate::measurement::{Measurement, count_request, log_configuration, parse, unexpected_input};
+use measurement::{Measurement, count_request, log_configuration, parse, unexpected_input};
 
 const NAME: &str = "module-temperature/branch";
 

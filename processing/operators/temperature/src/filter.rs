@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use wasm_graph_sdk::logger::{self, Level};
 use wasm_graph_sdk::macros::filter_operator;
 
-use crate::measurement::{Measurement, Unit, count_request, log_configuration, parse, unexpected_input};
+use measurement::{Measurement, Unit, count_request, log_configuration, parse, unexpected_input};
 
 const NAME: &str = "module-temperature/filter";
 

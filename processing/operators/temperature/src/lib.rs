@@ -6,4 +6,3 @@ mod accumulate;
 mod branch;
 mod filter;
 mod map;
-mod measurement;

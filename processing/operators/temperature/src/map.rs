@@ -3,7 +3,7 @@
 use wasm_graph_sdk::logger::{self, Level};
 use wasm_graph_sdk::macros::map_operator;
 
-use crate::measurement::{Measurement, Unit, count_request, log_configuration, parse, unexpected_input};
+use measurement::{Measurement, Unit, count_request, log_configuration, parse, unexpected_input};
 
 const NAME: &str = "module-temperature/map";
 
@@ -23,8 +23,7 @@ fn fahrenheit_to_celsius(input: DataModel) -> Result<DataModel, Error> {
             let fahrenheit = temperature.value.expect("a reading in Fahrenheit has a value");
             temperature.value = Some((fahrenheit - 32.0) * 5.0 / 9.0);
             temperature.unit = Unit::Celsius;
-            let converted = serde_json::to_vec(&Measurement::Temperature(temperature));
-            message.payload = BufferOrBytes::Bytes(converted.expect("numbers and texts are JSON"));
+            message.payload = Measurement::Temperature(temperature).to_json().into();
         } else {
             count_request(NAME, Some("Celsius"));
         }

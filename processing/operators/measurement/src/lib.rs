@@ -1,4 +1,11 @@
-//! What the sample operators send each other: an object with one key that says what was measured.
+//! What the sample operators send each other: an object with one key that says what was measured. And what each of
+//! them does around its own work.
+//!
+//! AIO.md §3, "Common JSON type".
+
+mod statistics;
+
+pub use statistics::Statistics;
 
 use serde::{Deserialize, Serialize};
 use wasm_graph_sdk::logger::{self, Level};
@@ -15,6 +22,7 @@ pub enum Measurement {
     SensorData(SensorData),
 }
 
+/// A thermometer's reading, or the statistics of several.
 #[derive(Debug, Deserialize, Serialize)]
 pub struct Temperature {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -34,6 +42,7 @@ pub struct Temperature {
     pub overtemp: bool,
 }
 
+/// The unit of a temperature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 pub enum Unit {
     #[serde(rename = "C")]
@@ -42,6 +51,7 @@ pub enum Unit {
     Fahrenheit,
 }
 
+/// A hygrometer's reading, or the statistics of several.
 #[derive(Debug, Deserialize, Serialize)]
 pub struct Humidity {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -58,11 +68,13 @@ pub struct Humidity {
     pub last: f64,
 }
 
+/// What was recognised in an image.
 #[derive(Debug, Deserialize, Serialize)]
 pub struct Object {
     pub result: String,
 }
 
+/// Everything that was measured in one window.
 #[derive(Debug, Default, Deserialize, Serialize)]
 pub struct SensorData {
     #[serde(default)]
@@ -75,13 +87,35 @@ pub struct SensorData {
 
 /// Reads a payload.
 pub fn parse(payload: &[u8]) -> Result<Measurement, Error> {
-    serde_json::from_slice(payload)
-        .map_err(|_| Error { message: "Failed to parse payload as JSON".to_owned() })
+    serde_json::from_slice(payload).map_err(|_| error("Failed to parse payload as JSON"))
+}
+
+impl Measurement {
+    /// Its JSON text.
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("numbers and texts are JSON")
+    }
+}
+
+/// An error with these words.
+pub fn error(message: impl Into<String>) -> Error {
+    Error { message: message.into() }
 }
 
 /// The error for an item that is no message.
 pub fn unexpected_input() -> Error {
-    Error { message: "Unexpected input type".to_owned() }
+    error("Unexpected input type")
+}
+
+/// The error for a measurement of another kind.
+pub fn unexpected_measurement() -> Error {
+    error("Unexpected measurement type.")
+}
+
+/// The value configured under `key`.
+pub fn property<'a>(configuration: &'a ModuleConfiguration, key: &str) -> Option<&'a str> {
+    let found = configuration.properties.iter().find(|(name, _)| name == key);
+    found.map(|(_, value)| value.as_str())
 }
 
 /// Counts one request of an operator.
