@@ -25,6 +25,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use crate::broker::Broker;
 use crate::health::{Health, State};
 use crate::pipeline::{Dataflow, Parts, Source};
+use crate::services::command_invoker::CommandInvokers;
 use crate::translate::Carry;
 
 /// How long after its end a window still takes messages, unless the graph says otherwise. Many publishers stamp with
@@ -92,7 +93,11 @@ impl Graphs {
     ) -> Result<Self, HostError> {
         processing::registry::describe_metrics();
         let on_overrun: OnOverrun = Arc::new(step_aside);
-        let host = Host::new(HostOptions { on_overrun: Some(on_overrun), schemas: Arc::clone(&schemas) })?;
+        let host = Host::new(HostOptions {
+            on_overrun: Some(on_overrun),
+            schemas: Arc::clone(&schemas),
+            invoker: Some(CommandInvokers::new(broker)),
+        })?;
         let modules = Arc::new(Modules::new(host, data_dir.map(|dir| dir.join("compiled"))));
         let registry = Registry::new(data_dir.map(|dir| dir.join("registry")));
         let (broker, running) = (Arc::clone(broker), Mutex::default());

@@ -11,6 +11,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::limits::Limits;
 use crate::log::{GuestLog, Stdio};
+use crate::rpc::Invoker;
 use crate::schema::SchemaRegistry;
 use crate::state_store::StateStore;
 use crate::telemetry::GuestMetrics;
@@ -30,6 +31,8 @@ pub struct Options {
     pub on_overrun: Option<OnOverrun>,
     /// The schemas that guests may ask for.
     pub schemas: Arc<SchemaRegistry>,
+    /// Carries the guests' remote calls; without it they are refused.
+    pub invoker: Option<Arc<dyn Invoker>>,
 }
 
 /// The host cannot be set up.
@@ -52,6 +55,7 @@ pub struct Host {
     pub(crate) on_overrun: Option<OnOverrun>,
     pub(crate) state_store: Arc<StateStore>,
     pub(crate) schemas: Arc<SchemaRegistry>,
+    pub(crate) invoker: Option<Arc<dyn Invoker>>,
 }
 
 impl Host {
@@ -67,9 +71,9 @@ impl Host {
         #[cfg(feature = "wasi-nn")]
         crate::nn::link(&mut linker)?;
         let running = ticker::start(&engine)?;
-        let Options { on_overrun, schemas } = options;
+        let Options { on_overrun, schemas, invoker } = options;
         let state_store = Arc::new(StateStore::default());
-        Ok(Self { engine, linker: Arc::new(linker), running, on_overrun, state_store, schemas })
+        Ok(Self { engine, linker: Arc::new(linker), running, on_overrun, state_store, schemas, invoker })
     }
 
     /// The same host, whose guests share `state_store` and nothing with the guests of this one.
@@ -118,6 +122,7 @@ pub struct State {
     pub(crate) limits: Arc<Limits>,
     pub(crate) state_store: Arc<StateStore>,
     pub(crate) schemas: Arc<SchemaRegistry>,
+    pub(crate) invoker: Option<Arc<dyn Invoker>>,
     pub(crate) log: Arc<GuestLog>,
     pub(crate) metrics: Arc<GuestMetrics>,
     /// Bytes of all its memories, and elements of all its tables.
@@ -162,6 +167,7 @@ impl State {
             limits,
             state_store: Arc::clone(&host.state_store),
             schemas: Arc::clone(&host.schemas),
+            invoker: host.invoker.clone(),
             memory_bytes: 0,
             table_elements: 0,
             memory_refused: false,

@@ -36,7 +36,6 @@ impl types::Host for State {}
 impl hybrid_logical_clock::Host for State {}
 impl state_store_types::Host for State {}
 impl schema_types::Host for State {}
-impl rpc_types::Host for State {}
 
 impl types::HostBuffer for State {
     fn read(&mut self, buffer: Resource<Buffer>) -> wasmtime::Result<Vec<u8>> {
@@ -187,103 +186,5 @@ fn told(schema: &Schema) -> schema_types::Schema {
         schema_type: schema_types::SchemaType::MessageSchema,
         tags: Vec::new(),
         version: schema.id.version.clone(),
-    }
-}
-
-// Remote calls are not configured: builders are refused with the error that says so, and nothing can be made.
-type Built<T> = wasmtime::Result<Result<Resource<T>, rpc_types::RpcError>>;
-const NO_RPC: rpc_types::RpcError = rpc_types::RpcError::ConfigurationInvalid;
-type Request = rpc_types::CommandRequestBuilder;
-type InvokerOptions = rpc_types::CommandInvokerOptionsBuilder;
-type Pairs = Vec<(String, String)>;
-
-impl rpc_types::HostCommandRequest for State {
-    fn drop(&mut self, _: Resource<rpc_types::CommandRequest>) -> wasmtime::Result<()> {
-        Ok(())
-    }
-}
-
-impl rpc_types::HostCommandRequestBuilder for State {
-    fn new(&mut self) -> wasmtime::Result<Resource<Request>> {
-        Ok(Resource::new_own(0))
-    }
-    fn payload(&mut self, _: Resource<Request>, _: Vec<u8>) -> Built<Request> {
-        Ok(Err(NO_RPC))
-    }
-    fn custom_user_data(&mut self, _: Resource<Request>, _: Pairs) -> Built<Request> {
-        Ok(Err(NO_RPC))
-    }
-    fn topic_tokens(&mut self, _: Resource<Request>, _: Pairs) -> Built<Request> {
-        Ok(Err(NO_RPC))
-    }
-    fn timeout(&mut self, _: Resource<Request>, _: u64, _: u32) -> Built<Request> {
-        Ok(Err(NO_RPC))
-    }
-    fn build(&mut self, _: Resource<Request>) -> Built<rpc_types::CommandRequest> {
-        Ok(Err(NO_RPC))
-    }
-    fn drop(&mut self, _: Resource<Request>) -> wasmtime::Result<()> {
-        Ok(())
-    }
-}
-
-impl rpc_types::HostCommandInvokerOptions for State {
-    fn drop(&mut self, _: Resource<rpc_types::CommandInvokerOptions>) -> wasmtime::Result<()> {
-        Ok(())
-    }
-}
-
-impl rpc_types::HostCommandInvokerOptionsBuilder for State {
-    fn new(&mut self) -> wasmtime::Result<Resource<InvokerOptions>> {
-        Ok(Resource::new_own(0))
-    }
-    fn request_topic_pattern(&mut self, _: Resource<InvokerOptions>, _: String) -> Built<InvokerOptions> {
-        Ok(Err(NO_RPC))
-    }
-    fn response_topic_pattern(&mut self, _: Resource<InvokerOptions>, _: String) -> Built<InvokerOptions> {
-        Ok(Err(NO_RPC))
-    }
-    fn command_name(&mut self, _: Resource<InvokerOptions>, _: String) -> Built<InvokerOptions> {
-        Ok(Err(NO_RPC))
-    }
-    fn topic_namespace(&mut self, _: Resource<InvokerOptions>, _: String) -> Built<InvokerOptions> {
-        Ok(Err(NO_RPC))
-    }
-    fn topic_token_map(&mut self, _: Resource<InvokerOptions>, _: Pairs) -> Built<InvokerOptions> {
-        Ok(Err(NO_RPC))
-    }
-    fn response_topic_prefix(&mut self, _: Resource<InvokerOptions>, _: String) -> Built<InvokerOptions> {
-        Ok(Err(NO_RPC))
-    }
-    fn response_topic_suffix(&mut self, _: Resource<InvokerOptions>, _: String) -> Built<InvokerOptions> {
-        Ok(Err(NO_RPC))
-    }
-    fn build(&mut self, _: Resource<InvokerOptions>) -> Built<rpc_types::CommandInvokerOptions> {
-        Ok(Err(NO_RPC))
-    }
-    fn drop(&mut self, _: Resource<InvokerOptions>) -> wasmtime::Result<()> {
-        Ok(())
-    }
-}
-
-impl command_invoker::HostCommandInvoker for State {
-    fn invoke(
-        &mut self,
-        _: Resource<command_invoker::CommandInvoker>,
-        _: Resource<rpc_types::CommandRequest>,
-    ) -> wasmtime::Result<Result<rpc_types::CommandResponse, rpc_types::RpcError>> {
-        Ok(Err(NO_RPC))
-    }
-    fn drop(&mut self, _: Resource<command_invoker::CommandInvoker>) -> wasmtime::Result<()> {
-        Ok(())
-    }
-}
-
-impl command_invoker::Host for State {
-    fn new_invoker(
-        &mut self,
-        _: Resource<rpc_types::CommandInvokerOptions>,
-    ) -> Built<command_invoker::CommandInvoker> {
-        Ok(Err(NO_RPC))
     }
 }

@@ -16,6 +16,7 @@ pub mod module;
 mod nn;
 mod preview;
 pub mod registry;
+pub mod rpc;
 pub mod runtime;
 pub mod schema;
 pub mod state_store;

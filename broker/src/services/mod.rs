@@ -1,5 +1,6 @@
 //! What the broker itself answers: requests that clients publish, with the answer on the response topic.
 
+pub mod command_invoker;
 pub mod state_store;
 
 use std::sync::Arc;

@@ -13,37 +13,64 @@ use syn::{Error, Expr, ExprLit, Ident, ItemFn, Lit, MetaNameValue, Token};
 /// `fn(DataModel) -> Result<DataModel, Error>`: one item into another.
 #[proc_macro_attribute]
 pub fn map_operator(options: TokenStream, function: TokenStream) -> TokenStream {
-    expand("map", options, function)
+    expand(Contract::Current, "map", options, function)
 }
 
 /// `fn(DataModel) -> Result<bool, Error>`: whether an item goes on.
 #[proc_macro_attribute]
 pub fn filter_operator(options: TokenStream, function: TokenStream) -> TokenStream {
-    expand("filter", options, function)
+    expand(Contract::Current, "filter", options, function)
 }
 
 /// `fn(HybridLogicalClock, DataModel) -> Result<bool, Error>`: which arm an item takes.
 #[proc_macro_attribute]
 pub fn branch_operator(options: TokenStream, function: TokenStream) -> TokenStream {
-    expand("branch", options, function)
+    expand(Contract::Current, "branch", options, function)
 }
 
 /// `fn(DataModel, Vec<DataModel>) -> Result<DataModel, Error>`: items added to what was staged.
 #[proc_macro_attribute]
 pub fn accumulate_operator(options: TokenStream, function: TokenStream) -> TokenStream {
-    expand("accumulate", options, function)
+    expand(Contract::Current, "accumulate", options, function)
 }
 
 /// `fn(DataModel, HybridLogicalClock) -> Result<HybridLogicalClock, Error>`: an item's later time.
 #[proc_macro_attribute]
 pub fn delay_operator(options: TokenStream, function: TokenStream) -> TokenStream {
-    expand("delay", options, function)
+    expand(Contract::Current, "delay", options, function)
 }
 
-fn expand(kind: &str, options: TokenStream, function: TokenStream) -> TokenStream {
+/// The same attributes for the preview contract, whose operators cannot answer with an error; `tinykube_wasm_sdk` has
+/// them under their own names.
+macro_rules! preview {
+    ($($name:ident $kind:literal $signature:literal;)*) => {$(
+        #[doc = concat!("`", $signature, "`: see the attribute without `preview_`.")]
+        #[proc_macro_attribute]
+        pub fn $name(options: TokenStream, function: TokenStream) -> TokenStream {
+            expand(Contract::Preview, $kind, options, function)
+        }
+    )*};
+}
+
+preview! {
+    preview_map_operator "map" "fn(DataModel) -> DataModel";
+    preview_filter_operator "filter" "fn(DataModel) -> bool";
+    preview_branch_operator "branch" "fn(HybridLogicalClock, DataModel) -> bool";
+    preview_accumulate_operator "accumulate" "fn(DataModel, Vec<DataModel>) -> DataModel";
+    preview_delay_operator "delay" "fn(DataModel, HybridLogicalClock) -> HybridLogicalClock";
+}
+
+/// Which generation of the contract an operator is for.
+#[derive(Clone, Copy, PartialEq)]
+enum Contract {
+    Current,
+    Preview,
+}
+
+fn expand(contract: Contract, kind: &str, options: TokenStream, function: TokenStream) -> TokenStream {
     let expanded = syn::parse::<ItemFn>(function).and_then(|function| {
         let init = init(options)?;
-        Ok(operator(kind, &init, &function))
+        Ok(operator(contract, kind, &init, &function))
     });
     expanded.unwrap_or_else(Error::into_compile_error).into()
 }
@@ -65,7 +92,7 @@ fn init(options: TokenStream) -> Result<Option<Ident>, Error> {
     Ok(init)
 }
 
-fn operator(kind: &str, init: &Option<Ident>, function: &ItemFn) -> Tokens {
+fn operator(contract: Contract, kind: &str, init: &Option<Ident>, function: &ItemFn) -> Tokens {
     let name = &function.sig.ident;
     let kind = format_ident!("{kind}");
     let arguments: Vec<Ident> =
@@ -81,6 +108,12 @@ fn operator(kind: &str, init: &Option<Ident>, function: &ItemFn) -> Tokens {
         "delay" => quote!(HybridLogicalClock),
         _ => quote!(DataModel),
     };
+    let (sdk, result) = match contract {
+        Contract::Current => {
+            (format_ident!("wasm_graph_sdk"), quote!(::std::result::Result<#result, Error>))
+        }
+        Contract::Preview => (format_ident!("tinykube_wasm_sdk"), result),
+    };
     let init = match init {
         Some(init) => quote!(#init(configuration)),
         None => quote!({
@@ -90,7 +123,7 @@ fn operator(kind: &str, init: &Option<Ident>, function: &ItemFn) -> Tokens {
     };
     quote! {
         #[allow(unused_imports)]
-        use ::wasm_graph_sdk::prelude::*;
+        use ::#sdk::prelude::*;
 
         #function
 
@@ -98,8 +131,8 @@ fn operator(kind: &str, init: &Option<Ident>, function: &ItemFn) -> Tokens {
         const _: () = {
             struct Operator;
 
-            impl ::wasm_graph_sdk::export::#kind::Guest for Operator {
-                fn process(#types) -> ::std::result::Result<#result, Error> {
+            impl ::#sdk::export::#kind::Guest for Operator {
+                fn process(#types) -> #result {
                     #name(#(#arguments),*)
                 }
 
@@ -108,7 +141,7 @@ fn operator(kind: &str, init: &Option<Ident>, function: &ItemFn) -> Tokens {
                 }
             }
 
-            ::wasm_graph_sdk::export::#kind::export!(Operator with_types_in ::wasm_graph_sdk::export::#kind);
+            ::#sdk::export::#kind::export!(Operator with_types_in ::#sdk::export::#kind);
         };
     }
 }
