@@ -2,6 +2,11 @@
 
 use std::sync::OnceLock;
 
+use wasip2::sockets::instance_network::instance_network;
+use wasip2::sockets::ip_name_lookup::resolve_addresses;
+use wasip2::sockets::network::{IpAddressFamily, IpSocketAddress, Ipv4SocketAddress};
+use wasip2::sockets::tcp_create_socket::create_tcp_socket;
+use wasip2::sockets::udp_create_socket::create_udp_socket;
 use wasm_graph_sdk::logger::{self, Level};
 use wasm_graph_sdk::macros::map_operator;
 use wasm_graph_sdk::metrics::{self, CounterValue};
@@ -75,8 +80,21 @@ fn look() -> Vec<u8> {
     let environment = std::env::vars().count();
     let arguments = std::env::args().count();
     let files = std::fs::read_dir("/").is_ok() || std::fs::read("/etc/passwd").is_ok();
-    let network = std::net::TcpStream::connect("127.0.0.1:1").is_ok()
-        || std::net::UdpSocket::bind("127.0.0.1:0").is_ok()
-        || std::net::TcpListener::bind("127.0.0.1:0").is_ok();
+    let network = network();
     format!("environment {environment}, arguments {arguments}, files {files}, network {network}").into_bytes()
+}
+
+/// Whether an address can be connected to, listened on or looked up. By WASI itself: the standard library of Debian's
+/// packages has no sockets.
+fn network() -> bool {
+    let network = instance_network();
+    let address =
+        |port| IpSocketAddress::Ipv4(Ipv4SocketAddress { port, address: (127, 0, 0, 1) });
+    let connects = create_tcp_socket(IpAddressFamily::Ipv4)
+        .is_ok_and(|socket| socket.start_connect(&network, address(1)).is_ok());
+    let listens = create_tcp_socket(IpAddressFamily::Ipv4)
+        .is_ok_and(|socket| socket.start_bind(&network, address(0)).is_ok());
+    let receives = create_udp_socket(IpAddressFamily::Ipv4)
+        .is_ok_and(|socket| socket.start_bind(&network, address(0)).is_ok());
+    connects || listens || receives || resolve_addresses(&network, "localhost").is_ok()
 }
