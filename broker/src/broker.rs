@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use broker_core::Millis;
 use broker_core::hlc;
 use broker_core::message::{Message, Publication};
-use broker_core::packet::{QoS, ReasonCode};
+use broker_core::packet::ReasonCode;
 use broker_core::retained::Retained;
 use broker_core::router::{Options, Router};
 use broker_core::session::{self, Session, Will};
@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 
 use crate::client::Client;
 use crate::metrics::Metrics;
+use crate::ordered::Ordered;
 use crate::pipeline::Source;
 use crate::route::{Route, ServiceRef, Subscriber};
 use crate::services::Service;
@@ -66,6 +67,8 @@ impl Default for Limits {
 
 /// The broker's shared state.
 pub struct Broker {
+    /// For what runs beside it.
+    own: Weak<Broker>,
     /// Limits in force.
     pub limits: Limits,
     /// Counters.
@@ -112,7 +115,8 @@ pub struct Opened {
 impl Broker {
     /// A broker without sessions.
     pub fn new(limits: Limits, node: &str) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new_cyclic(|own| Self {
+            own: Weak::clone(own),
             limits,
             metrics: Metrics::new(),
             clients: Mutex::default(),
@@ -162,10 +166,11 @@ impl Broker {
                 old = None;
             }
             if let Some(will) = old.filter(|will| over || will.delay == 0) {
-                wills.push(will.message);
+                wills.push(will.message(now));
             }
             if over {
                 state.release();
+                state.end_ordered();
                 let filters: Vec<Box<str>> = state.session.subscriptions().keys().cloned().collect();
                 drop(state);
                 self.forget(client.id(), &filters);
@@ -224,16 +229,17 @@ impl Broker {
         if over {
             self.end(client, now);
         }
-        will.map(|will| will.message)
+        will.map(|will| will.message(now))
     }
 
     /// Ends a session that is over and still without a connection.
     pub fn end(&self, client: &Arc<Client>, now: Millis) {
         let mut clients = self.clients.lock();
-        let state = client.lock();
+        let mut state = client.lock();
         if state.connection.is_some() || !state.session.expired(now) {
             return;
         }
+        state.end_ordered();
         let id: Box<str> = state.session.client_id().into();
         if clients.get(&id).is_some_and(|c| Arc::ptr_eq(c, client)) {
             clients.remove(&id);
@@ -266,8 +272,7 @@ impl Broker {
 
     /// Has `service` answer what is published to `topic`.
     pub fn serve(&self, topic: &str, service: Arc<dyn Service>) {
-        let options =
-            Options { qos: QoS::ExactlyOnce, no_local: false, retain_as_published: true, identifier: None };
+        let options = Options::everything();
         self.services.write().push(Arc::clone(&service));
         self.add(topic, self.number(), Subscriber::Service(ServiceRef(service)), options);
     }
@@ -277,9 +282,17 @@ impl Broker {
         self.clients.lock().values().cloned().collect()
     }
 
-    /// Adds a client's subscription; `filter` as the client wrote it. True when it is new.
-    pub fn subscribe(&self, filter: &str, client: &Arc<Client>, options: Options) -> bool {
-        self.add(filter, client.id(), Subscriber::Client(Arc::clone(client)), options)
+    /// Adds a client's subscription; `filter` as the client wrote it. Returns where its messages wait, if they are to
+    /// come in order.
+    pub fn subscribe(&self, filter: &str, client: &Arc<Client>, options: Options) -> Option<Arc<Ordered>> {
+        let ordered = options.order.map(|order| Ordered::start(client, options, order, &self.own));
+        let subscriber = match &ordered {
+            Some(ordered) => Subscriber::Ordered(Arc::clone(ordered)),
+            None => Subscriber::Client(Arc::clone(client)),
+        };
+        self.add(filter, client.id(), subscriber, options);
+        client.lock().order(filter, ordered.clone());
+        ordered
     }
 
     /// Adds a graph's subscription.

@@ -11,6 +11,8 @@ use broker_core::session::Session;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::net::TcpStream;
 
+use crate::ordered::Ordered;
+
 /// Above this many bytes that the socket did not take, publishers to this client are made to wait.
 pub const OUTBOX_HIGH_BYTES: usize = 512 * 1024;
 /// Above this many queued messages, publishers to this (connected) client are made to wait.
@@ -36,6 +38,8 @@ pub struct State {
     pub outbox: Outbox,
     /// The connection, if there is one.
     pub connection: Option<Connection>,
+    /// Subscriptions that are fed in order, by filter as written.
+    pub ordered: Vec<(Box<str>, Arc<Ordered>)>,
     /// The last turn that has this client on its list of outboxes to write.
     pub touched: u64,
     /// Publishers that wait until the outbox has room.
@@ -81,6 +85,7 @@ impl Client {
                 session,
                 outbox: Outbox::default(),
                 connection: None,
+                ordered: Vec::new(),
                 touched: 0,
                 waiting: Vec::new(),
             }),
@@ -116,6 +121,22 @@ impl Client {
 }
 
 impl State {
+    /// The subscription with this filter is fed in order from now on, or no longer. Ends the one that was before: what
+    /// it holds is delivered.
+    pub fn order(&mut self, filter: &str, ordered: Option<Arc<Ordered>>) {
+        if let Some(at) = self.ordered.iter().position(|(known, _)| **known == *filter) {
+            self.ordered.swap_remove(at).1.end();
+        }
+        self.ordered.extend(ordered.map(|ordered| (filter.into(), ordered)));
+    }
+
+    /// The session is over: nothing waits for its turn any more.
+    pub fn end_ordered(&mut self) {
+        for (_, ordered) in self.ordered.drain(..) {
+            ordered.end();
+        }
+    }
+
     /// Makes `socket` the session's connection; the outbox starts empty.
     pub fn attach(&mut self, number: u64, socket: Arc<TcpStream>, silence_ms_max: u64, now: Millis) {
         self.outbox.clear();

@@ -78,7 +78,7 @@ pub async fn run(broker: Arc<Broker>, socket: TcpStream, peer: SocketAddr, mut s
         publish_all(&mut turn, &opened.wills);
         turn.finish();
     }
-    let inbound = Inbound::new(Arc::clone(&opened.client), opened.number, version);
+    let inbound = Inbound::new(Arc::clone(&opened.client), opened.number, version, problem_information);
     let mut connection = Connection {
         broker,
         client: opened.client,

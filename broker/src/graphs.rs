@@ -1,13 +1,14 @@
 //! DataflowGraphs: fetched, compiled, started and subscribed; each by itself, so that none waits for another.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_core::packet::QoS;
+use broker_core::reorder::{LATENESS_MS_DEFAULT, LATENESS_MS_MAX, Late, Order};
 use broker_core::router::Options;
 use config::resource::registry::{Credentials, RegistryHost};
+use config::resource::{LateMessages, Settings};
 use config::{GraphPlan, LinkPlan, Loaded, RegistryPlan, ResourceId, StagePlan};
 use metrics::{counter, gauge};
 use parking_lot::Mutex;
@@ -22,11 +23,13 @@ use processing_core::graph::{End, Link, Start};
 use processing_core::operator::Operator;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-use crate::broker::Broker;
+use crate::broker::{Broker, split_share};
+use crate::clock;
 use crate::health::{Health, State};
 use crate::pipeline::{Dataflow, Parts, Source};
 use crate::services::command_invoker::CommandInvokers;
 use crate::translate::Carry;
+use crate::turn::Turn;
 
 /// How long after its end a window still takes messages, unless the graph says otherwise. Many publishers stamp with
 /// whole seconds.
@@ -204,9 +207,12 @@ impl Graphs {
         // Compiling takes tens of milliseconds and more.
         let started = tokio::task::spawn_blocking(move || GraphRuntime::start_flow(&modules, flow, &limits));
         let mut graph: GraphRuntime<Carry> = started.await??;
-        let lateness = plan.settings.allowed_lateness.unwrap_or(ALLOWED_LATENESS);
+        // What waits for its turn comes later by that.
+        let order = order(plan.settings);
+        let waits = Duration::from_millis(order.map_or(0, |order| u64::from(order.max_lateness_ms)));
+        let lateness = plan.settings.allowed_lateness.unwrap_or(ALLOWED_LATENESS) + waits;
         graph.engine().set_lateness_ms(u64::try_from(lateness.as_millis()).unwrap_or(u64::MAX));
-        Ok(self.subscribe(plan, graph, budget, remark))
+        Ok(self.subscribe(plan, graph, order, budget, remark))
     }
 
     /// What checks the connections that name a schema, and what there is to say about those whose schema is not known
@@ -245,10 +251,11 @@ impl Graphs {
         &self,
         plan: &GraphPlan<'_>,
         graph: GraphRuntime<Carry>,
+        order: Option<Order>,
         inline_budget: Duration,
         remark: String,
     ) -> Arc<Dataflow> {
-        let keeps_items = graph.keeps_items();
+        let may_wait = graph.keeps_items() || order.is_some();
         let schema = |place: usize| {
             let mut links = plan.links.iter().filter(|link| link.from == Start::Source(place));
             links.find_map(|link| link.schema_ref)
@@ -258,27 +265,38 @@ impl Graphs {
             graph,
             schemas: (0..plan.sources.len()).map(schema).collect(),
             destinations: plan.destinations.iter().map(|destination| destination.topic.clone()).collect(),
+            order,
             dead_letter_topic: plan.settings.dead_letter_topic.clone(),
             inline_budget,
             remark,
         };
         let flow = Dataflow::new(parts, &self.broker);
-        if keeps_items {
+        if may_wait {
             tokio::spawn(Arc::clone(&flow).keep_time());
         }
         for (place, from) in plan.sources.iter().enumerate() {
             let (source, id) = (Source::new(Arc::clone(&flow), place), self.broker.number());
             for filter in &from.filters {
-                let options = Options {
-                    qos: QoS::ExactlyOnce,
-                    no_local: false,
-                    retain_as_published: true,
-                    identifier: None,
-                };
-                self.broker.subscribe_graph(&filter.to_string(), id, &source, options);
+                self.broker.subscribe_graph(&filter.to_string(), id, &source, Options::everything());
             }
+            self.feed_retained(from.filters.iter().map(ToString::to_string), &source);
         }
         flow
+    }
+
+    /// Like any new subscriber, a source gets the retained messages of its topics [MQTT-3.3.1-9]; once, also when several
+    /// of its filters match.
+    fn feed_retained(&self, filters: impl Iterator<Item = String>, source: &Arc<Source>) {
+        let mut turn = Turn::begin(&self.broker, clock::monotonic());
+        let mut fed = HashSet::new();
+        for filter in filters.filter(|filter| split_share(filter).0.is_none()) {
+            for message in self.broker.retained(&filter, turn.now) {
+                if fed.insert(message.topic().to_owned()) {
+                    turn.feed(source, &message);
+                }
+            }
+        }
+        turn.finish();
     }
 
     /// Fetches a graph artifact and its modules.
@@ -343,6 +361,19 @@ fn endpoint(plan: &RegistryPlan<'_>) -> Endpoint {
         endpoint.plain_http = PlainHttp::Allowed;
     }
     endpoint
+}
+
+/// The order that a graph wants its messages in.
+fn order(settings: &Settings) -> Option<Order> {
+    let max_lateness_ms = match settings.max_lateness {
+        Some(lateness) => u32::try_from(lateness.as_millis()).unwrap_or(LATENESS_MS_MAX),
+        None => LATENESS_MS_DEFAULT,
+    };
+    let late = match settings.late_messages {
+        Some(LateMessages::Drop) => Late::Drop,
+        Some(LateMessages::Deliver) | None => Late::Deliver,
+    };
+    settings.order_by_timestamp.then_some(Order { max_lateness_ms, late })
 }
 
 fn limits(plan: &GraphPlan<'_>) -> Limits {

@@ -192,5 +192,5 @@ fn will(will: &packet::Will<'_>, now: Millis) -> Will {
     message.expiry = will.properties.message_expiry();
     message.qos = will.qos;
     message.retain = will.retain;
-    Will { message: Arc::new(message), delay: will.properties.will_delay().unwrap_or(0) }
+    Will { message, delay: will.properties.will_delay().unwrap_or(0) }
 }

@@ -62,7 +62,7 @@ fn look_at(broker: &Broker, client: &Arc<Client>, now: Millis, wills: &mut Vec<A
     if state.session.will.as_ref().is_some_and(|will| over || due(will.delay))
         && let Some(will) = state.session.will.take()
     {
-        wills.push(will.message);
+        wills.push(will.message(now));
     }
     drop(state);
     if over {

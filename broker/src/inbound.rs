@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use broker_core::message::Publication;
 use broker_core::packet::{
-    self, PINGRESP, Packet, PacketId, PacketType, Properties, Publish, QoS, ReasonCode, RetainHandling,
-    SubAck, Subscribe, Subscription, UnsubAck, Unsubscribe, Version,
+    self, PINGRESP, Packet, PacketId, PacketType, Properties, PropertiesBuilder, Property, Publish, QoS,
+    ReasonCode, RetainHandling, SubAck, Subscribe, Subscription, UnsubAck, Unsubscribe, Version,
 };
+use broker_core::reorder::Order;
 use broker_core::router::Options;
 use broker_core::session::{Delivered, Delivery, write_ack_reason};
 
 use crate::broker::split_share;
 use crate::client::Client;
 use crate::connection::End;
+use crate::ordered::{self, Held, Ordered};
 use crate::turn::Turn;
 
 /// The receiving side of a connection.
@@ -24,8 +26,10 @@ pub struct Inbound {
 
 impl Inbound {
     /// Nothing received yet.
-    pub fn new(client: Arc<Client>, number: u64, version: Version) -> Self {
-        Self { peer: Peer { client, number, version }, aliases: Vec::new() }
+    ///
+    /// `problem_information`: the client reads what is said beyond codes [MQTT-3.1.2-29].
+    pub fn new(client: Arc<Client>, number: u64, version: Version, problem_information: bool) -> Self {
+        Self { peer: Peer { client, number, version, problem_information }, aliases: Vec::new() }
     }
 
     /// Does what `packet` asks for.
@@ -95,6 +99,7 @@ struct Peer {
     client: Arc<Client>,
     number: u64,
     version: Version,
+    problem_information: bool,
 }
 
 impl Peer {
@@ -165,20 +170,70 @@ impl Peer {
     }
 
     fn subscribe(&self, subscribe: &Subscribe<'_>, turn: &mut Turn<'_>) -> Result<(), End> {
+        let mut said = PropertiesBuilder::new();
+        let order = match ordered::asked(subscribe.properties) {
+            Ok(order) => order,
+            Err(why) => return self.refuse_subscriptions(subscribe, &why, turn),
+        };
+        if let Some(order) = order {
+            ordered::granted(order, &mut said);
+        }
         let identifier = subscribe.properties.subscription_identifier();
         let mut codes = Vec::new();
         let mut retained = Vec::new();
         for subscription in subscribe.subscriptions() {
-            let (code, wants) = self.subscribe_one(&subscription, identifier, turn);
+            let (code, wants) = self.subscribe_one(&subscription, identifier, order, turn);
             codes.push(code.code());
             retained.extend(wants);
         }
-        let suback = SubAck { packet_id: subscribe.packet_id, properties: Properties::EMPTY, codes: &codes };
-        self.write(turn, |out| suback.encode(self.version, out))?; // [MQTT-3.8.4-1]
-        for (filter, options) in retained {
-            self.send_retained(filter, options, turn);
+        self.suback(subscribe, &said, &codes, turn)?;
+        for due in retained {
+            self.send_retained(&due, turn);
         }
         Ok(())
+    }
+
+    /// Grants nothing, and says why.
+    fn refuse_subscriptions(
+        &self,
+        subscribe: &Subscribe<'_>,
+        why: &str,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), End> {
+        tracing::info!(client = self.client.lock().session.client_id(), "a SUBSCRIBE is refused: {why}");
+        let mut said = PropertiesBuilder::new();
+        // A text that does not fit is left out.
+        let _ = said.put(Property::ReasonString(why));
+        let code = ReasonCode::ImplementationSpecificError.code();
+        let codes: Vec<u8> = subscribe.subscriptions().map(|_| code).collect();
+        self.suback(subscribe, &said, &codes, turn)
+    }
+
+    /// Answers a SUBSCRIBE [MQTT-3.8.4-1].
+    fn suback(
+        &self,
+        subscribe: &Subscribe<'_>,
+        said: &PropertiesBuilder,
+        codes: &[u8],
+        turn: &mut Turn<'_>,
+    ) -> Result<(), End> {
+        let bare = SubAck { packet_id: subscribe.packet_id, properties: Properties::EMPTY, codes };
+        // [MQTT-3.1.2-29]: a client may not want to hear more than codes.
+        let full = match self.problem_information {
+            true => SubAck { properties: said.properties(), ..bare },
+            false => bare,
+        };
+        let size_max = self.client.lock().session.link().map_or(usize::MAX, |link| link.packet_size_max);
+        self.write(turn, |out| {
+            let start = out.len();
+            full.encode(self.version, out)?;
+            if out.len() - start > size_max {
+                // [MQTT-3.9.2-1]
+                out.truncate(start);
+                bare.encode(self.version, out)?;
+            }
+            Ok(())
+        })
     }
 
     /// Makes one subscription. Says what it was granted, and whether retained messages are due.
@@ -186,8 +241,9 @@ impl Peer {
         &self,
         subscription: &Subscription<'p>,
         identifier: Option<u32>,
+        order: Option<Order>,
         turn: &mut Turn<'_>,
-    ) -> (ReasonCode, Option<(&'p str, Options)>) {
+    ) -> (ReasonCode, Option<RetainedDue<'p>>) {
         let Subscription { filter, options } = *subscription;
         let broker = turn.broker();
         let wanted = Options {
@@ -195,6 +251,7 @@ impl Peer {
             no_local: options.no_local,
             retain_as_published: options.retain_as_published,
             identifier,
+            order,
         };
         let new = {
             let mut state = self.client.lock();
@@ -204,7 +261,7 @@ impl Peer {
             }
             state.session.subscribe(filter, wanted)
         };
-        broker.subscribe(filter, &self.client, wanted);
+        let ordered = broker.subscribe(filter, &self.client, wanted);
         let granted = match options.qos {
             QoS::AtMostOnce => ReasonCode::Success,
             QoS::AtLeastOnce => ReasonCode::GrantedQoS1,
@@ -216,14 +273,20 @@ impl Peer {
             RetainHandling::DoNotSend => false, // [MQTT-3.3.1-11]
         };
         let (share, filter) = split_share(filter);
-        (granted, (due && share.is_none()).then_some((filter, wanted)))
+        let due = due && share.is_none();
+        (granted, due.then_some(RetainedDue { filter, options: wanted, ordered }))
     }
 
-    fn send_retained(&self, filter: &str, options: Options, turn: &mut Turn<'_>) {
+    fn send_retained(&self, due: &RetainedDue<'_>, turn: &mut Turn<'_>) {
+        let RetainedDue { filter, options, ordered } = due;
         let broker = turn.broker();
         let identifiers: &[u32] = options.identifier.as_slice();
         for message in broker.retained(filter, turn.now) {
             if options.no_local && message.publisher == self.client.id() {
+                continue;
+            }
+            if let Some(ordered) = ordered {
+                turn.arrange(ordered, Held { message, retained: true });
                 continue;
             }
             let mut publication = Publication::of(&message);
@@ -244,7 +307,10 @@ impl Peer {
     fn unsubscribe(&self, unsubscribe: &Unsubscribe<'_>, turn: &mut Turn<'_>) -> Result<(), End> {
         let mut codes = Vec::new();
         for filter in unsubscribe.filters() {
-            let existed = self.client.lock().session.unsubscribe(filter);
+            let mut state = self.client.lock();
+            let existed = state.session.unsubscribe(filter);
+            state.order(filter, None);
+            drop(state);
             if existed {
                 turn.broker().unsubscribe(filter, self.client.id());
             }
@@ -266,6 +332,13 @@ impl Peer {
         }
         End::Disconnected { with_will: disconnect.reason == ReasonCode::DisconnectWithWill }
     }
+}
+
+/// A new subscription that retained messages are due for.
+struct RetainedDue<'p> {
+    filter: &'p str,
+    options: Options,
+    ordered: Option<Arc<Ordered>>,
 }
 
 fn received(taken: bool) -> ReasonCode {

@@ -17,6 +17,7 @@ mod inbound;
 mod listener;
 mod metrics;
 mod operations;
+mod ordered;
 mod pipeline;
 mod route;
 mod schemas;

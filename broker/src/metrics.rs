@@ -110,6 +110,18 @@ fn describe() {
         "forebay_operator_instances_total",
         "Ends and restarts of operator instances, by event"
     );
+    describe_counter!(
+        "forebay_order_late_total",
+        "Messages that came too late to be in the order of __ts, by action"
+    );
+    describe_counter!(
+        "forebay_order_forced_total",
+        "Messages passed on before their time since too many waited to be put in order"
+    );
+    describe_counter!(
+        "forebay_order_timestamps_unused_total",
+        "Messages ordered by their arrival since their __ts cannot be used, by reason"
+    );
     describe_histogram!(
         "aio_dataflow_processing_latency",
         Unit::Milliseconds,

@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use broker_core::Millis;
 use broker_core::message::Message;
+use broker_core::reorder::{Late, Order, Reorder};
 use bytes::Bytes;
 use metrics::{Counter, Histogram, counter, histogram};
 use parking_lot::{Condvar, Mutex};
@@ -21,6 +23,7 @@ use tokio::sync::Notify;
 use crate::broker::Broker;
 use crate::clock;
 use crate::operations::Operations;
+use crate::ordered;
 use crate::translate::{self, Carry, Letter, Refused};
 use crate::turn::Turn;
 
@@ -61,6 +64,7 @@ pub struct Dataflow {
     /// The last time an operator crashed, and how.
     fault: Mutex<Option<(Instant, String)>>,
     warnings: Mutex<Warnings>,
+    late: Late,
     broker: Weak<Broker>,
     metrics: Metrics,
     operations: Operations,
@@ -73,14 +77,21 @@ struct Running {
     keeps_items: bool,
     /// The schema of what comes in, by source.
     schemas: Vec<Option<MessageSchema>>,
+    /// What comes in by a source waits here for its turn, when it is to come in order.
+    sorting: Option<Vec<Sorting>>,
     destinations: Vec<config::Template>,
     dead_letter_topic: Option<String>,
     /// Fast messages in a row, while offloaded.
     fast: u32,
     measured: u32,
+    /// Messages that entered in this step.
+    entered: u32,
     /// What came out, reused from message to message.
     out: Out,
 }
+
+/// Messages of one source that wait for their turn.
+type Sorting = Reorder<Arc<Message>>;
 
 /// What comes out of a graph.
 #[derive(Default)]
@@ -163,6 +174,8 @@ pub struct Parts<'a> {
     pub schemas: Vec<Option<&'a str>>,
     /// The topics of its sinks.
     pub destinations: Vec<config::Template>,
+    /// What comes in is to come in order.
+    pub order: Option<Order>,
     /// Where messages go that cannot be processed.
     pub dead_letter_topic: Option<String>,
     /// The longest that a message may hold up the one who brings it.
@@ -172,21 +185,25 @@ pub struct Parts<'a> {
 }
 
 impl Dataflow {
-    /// A flow that is ready to run. When it keeps items, [`Dataflow::keep_time`] must run beside it.
+    /// A flow that is ready to run. When something may wait in it, [`Dataflow::keep_time`] must run beside it.
     pub fn new(parts: Parts<'_>, broker: &Arc<Broker>) -> Arc<Self> {
-        let Parts { name, mut graph, schemas, destinations, dead_letter_topic, inline_budget, remark } =
+        let Parts { name, mut graph, schemas, destinations, order, dead_letter_topic, inline_budget, remark } =
             parts;
+        let sorting =
+            |order: Order| Reorder::new(order.max_lateness_ms, broker_core::reorder::Limits::default());
         let operations = Operations::new(name, graph.engine());
         let reference =
             |text: &str| MessageSchema::RegistryReference(Bytes::copy_from_slice(text.as_bytes()));
         let running = Running {
             keeps_items: graph.keeps_items(),
+            sorting: order.map(|order| schemas.iter().map(|_| sorting(order)).collect()),
             schemas: schemas.into_iter().map(|schema| schema.map(reference)).collect(),
             graph,
             destinations,
             dead_letter_topic,
             fast: 1,
             measured: 0,
+            entered: 0,
             out: Out::default(),
         };
         Arc::new(Self {
@@ -201,6 +218,7 @@ impl Dataflow {
             remark: remark.into(),
             fault: Mutex::default(),
             warnings: Mutex::default(),
+            late: order.map(|order| order.late).unwrap_or_default(),
             broker: Arc::downgrade(broker),
             metrics: Metrics::new(name),
             operations,
@@ -333,18 +351,19 @@ impl Dataflow {
     ) {
         let wall = clock::wall();
         let begun = Instant::now();
-        let schema = running.schemas.get(source).and_then(Option::as_ref);
-        match translate::item(message, schema, broker, wall) {
-            Ok(item) => {
-                if running.keeps_items {
-                    running.graph.advance(wall.0, &mut running.out);
+        match running.sorting.as_mut().and_then(|sources| sources.get_mut(source)) {
+            None => running.enter(source, message, broker, wall),
+            Some(sorting) => {
+                let stamp = ordered::stamp(message, wall);
+                let (size, now) = (message.size(), clock::monotonic());
+                if sorting.push(stamp, Arc::clone(message), size, now, wall).is_err() {
+                    running.come_late(source, message, self.late, broker, wall);
                 }
-                running.graph.push_to(source, item, &mut running.out);
+                running.release(broker, wall);
             }
-            Err(refused) => running.out.refuse(Carry::of(message), &refused),
         }
         self.hand_out(running, broker, wall, emit);
-        let took = begun.elapsed();
+        let took = begun.elapsed() / std::mem::take(&mut running.entered).max(1);
         running.measured = running.measured.wrapping_add(1);
         if running.measured.is_multiple_of(MEASURE_EVERY) {
             self.metrics.latency.record(took.as_secs_f64() * 1000.0);
@@ -355,9 +374,10 @@ impl Dataflow {
     /// What waits inside and is due goes on.
     fn tick(&self, running: &mut Running, broker: &Broker, emit: &mut dyn FnMut(Arc<Message>)) {
         let (wall, begun) = (clock::wall(), Instant::now());
+        running.release(broker, wall);
         running.graph.advance(wall.0, &mut running.out);
         self.hand_out(running, broker, wall, emit);
-        if begun.elapsed() > self.inline_budget {
+        if begun.elapsed() / std::mem::take(&mut running.entered).max(1) > self.inline_budget {
             running.fast = 0;
         }
     }
@@ -367,7 +387,7 @@ impl Dataflow {
         &self,
         running: &mut Running,
         broker: &Broker,
-        wall: broker_core::Millis,
+        wall: Millis,
         emit: &mut dyn FnMut(Arc<Message>),
     ) {
         let Running { graph, destinations, out, dead_letter_topic, .. } = running;
@@ -387,8 +407,8 @@ impl Dataflow {
             self.give_up(&failed, digest, dead_letter_topic.as_deref(), emit);
         }
         self.metrics.filtered.increment(std::mem::take(&mut out.filtered));
-        if running.keeps_items {
-            self.arm(running.graph.due_ms());
+        if running.may_wait() {
+            self.arm(running.due_ms(wall));
         }
     }
 
@@ -485,6 +505,65 @@ impl Dataflow {
                 }
             }
         }
+    }
+}
+
+impl Running {
+    /// A message enters the graph.
+    fn enter(&mut self, source: usize, message: &Arc<Message>, broker: &Broker, wall: Millis) {
+        self.entered += 1;
+        let schema = self.schemas.get(source).and_then(Option::as_ref);
+        match translate::item(message, schema, broker, wall) {
+            Ok(item) => {
+                if self.keeps_items {
+                    self.graph.advance(wall.0, &mut self.out);
+                }
+                self.graph.push_to(source, item, &mut self.out);
+            }
+            Err(refused) => self.out.refuse(Carry::of(message), &refused),
+        }
+    }
+
+    /// A message comes after one with a later stamp has entered.
+    fn come_late(
+        &mut self,
+        source: usize,
+        message: &Arc<Message>,
+        late: Late,
+        broker: &Broker,
+        wall: Millis,
+    ) {
+        match ordered::too_late(message, late) {
+            Some(marked) => self.enter(source, &marked, broker, wall),
+            None => self.out.refuse(Carry::of(message), &Refused::OutOfOrder),
+        }
+    }
+
+    /// Messages whose turn it is enter.
+    fn release(&mut self, broker: &Broker, wall: Millis) {
+        let now = clock::monotonic();
+        for source in 0..self.sorting.as_ref().map_or(0, Vec::len) {
+            while let Some(message) = self.sorting.as_mut().and_then(|s| s.get_mut(source)?.release(now)) {
+                self.enter(source, &message, broker, wall);
+            }
+        }
+        for sorting in self.sorting.iter_mut().flatten() {
+            ordered::count_forced(&mut sorting.forced);
+        }
+    }
+
+    /// Whether anything ever waits inside for its time.
+    fn may_wait(&self) -> bool {
+        self.keeps_items || self.sorting.is_some()
+    }
+
+    /// When something that waits is due, milliseconds since the Unix epoch.
+    fn due_ms(&mut self, wall: Millis) -> Option<u64> {
+        let now = clock::monotonic();
+        let sorted = self.sorting.iter().flatten().filter_map(Reorder::due).min();
+        let sorted = sorted.map(|due| wall.plus(due.since(now)).0);
+        let inside = if self.keeps_items { self.graph.due_ms() } else { None };
+        sorted.into_iter().chain(inside).min()
     }
 }
 

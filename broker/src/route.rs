@@ -8,6 +8,7 @@ use broker_core::router::{Match, Router};
 use foldhash::HashMap;
 
 use crate::client::Client;
+use crate::ordered::Ordered;
 use crate::pipeline::Source;
 use crate::services::Service;
 
@@ -16,6 +17,8 @@ use crate::services::Service;
 pub enum Subscriber {
     /// A session.
     Client(Arc<Client>),
+    /// A subscription of a session that is fed in order.
+    Ordered(Arc<Ordered>),
     /// A graph's source.
     Graph(Arc<Source>),
     /// Something that the broker answers itself.
@@ -45,6 +48,8 @@ pub struct Target {
     pub retain_as_published: bool,
     /// Identifiers of all matching subscriptions.
     pub identifiers: Box<[u32]>,
+    /// Where it waits for its turn.
+    pub ordered: Option<Arc<Ordered>>,
 }
 
 /// A shared subscription: one member gets each message.
@@ -92,6 +97,15 @@ impl Route {
             (Subscriber::Client(client), Some(share)) => {
                 shares.entry(share.to_owned()).or_default().push(target(client, &m));
             }
+            // Not taken together with others of the same session: those do not wait.
+            (Subscriber::Ordered(ordered), share) => {
+                let Some(client) = ordered.client() else { return };
+                let target = Target { ordered: Some(Arc::clone(ordered)), ..target(&client, &m) };
+                match share {
+                    Some(share) => shares.entry(share.to_owned()).or_default().push(target),
+                    None => found.clients.push(target),
+                }
+            }
             (Subscriber::Client(client), None) => match places.get(&m.id) {
                 Some(&at) => merge(&mut found.clients[at], &m),
                 None => {
@@ -113,6 +127,7 @@ fn target(client: &Arc<Client>, m: &Match<'_, Subscriber>) -> Target {
         no_local: m.options.no_local,
         retain_as_published: m.options.retain_as_published,
         identifiers: m.options.identifier.into_iter().collect(),
+        ordered: None,
     }
 }
 

@@ -29,6 +29,9 @@ pub enum Refused {
     /// `__ts` is there and cannot be used.
     #[error("its user property __ts cannot be used: {0}")]
     Timestamp(#[from] TimestampError),
+    /// A message with a later `__ts` has entered already, and the graph wants them in order.
+    #[error("it came too late: one with a later __ts has been passed on already")]
+    OutOfOrder,
     /// The destination's topic could not be made.
     #[error("the destination `{0}` has a variable that this message has no value for")]
     Destination(String),
@@ -47,6 +50,7 @@ impl Refused {
             Self::Expired => EXPIRED,
             Self::Timestamp(TimestampError::Drift) => "timestamp-ahead",
             Self::Timestamp(_) => "timestamp-malformed",
+            Self::OutOfOrder => "late",
             Self::Destination(_) => "destination",
             Self::Topic(_) => "topic",
             Self::Property(_) => "property",
@@ -244,7 +248,7 @@ fn encode_properties(
 }
 
 /// The properties of a message that the codec has checked already.
-fn properties(message: &Message) -> PublishProperties<'_> {
+pub fn properties(message: &Message) -> PublishProperties<'_> {
     PublishProperties::parse(message.properties(), Role::Client).unwrap_or_default()
 }
 

@@ -11,6 +11,8 @@ use broker_core::session::{Delivered, Delivery};
 
 use crate::broker::Broker;
 use crate::client::Client;
+use crate::ordered::{Held, Holding, Ordered};
+use crate::pipeline::Source;
 use crate::route::{Cache, Target};
 
 /// How many times a message may be derived from a derived one before it is taken for a loop.
@@ -81,6 +83,15 @@ impl<'a> Turn<'a> {
         matched
     }
 
+    /// Runs a message through one graph only, and publishes what that derives.
+    pub fn feed(&mut self, source: &Arc<Source>, message: &Arc<Message>) {
+        let mut derived = Vec::new();
+        source.push(message, self.broker, &mut |message| derived.push(message));
+        for message in &derived {
+            self.publish_derived(message);
+        }
+    }
+
     /// Publishes what a graph derived outside of a turn.
     pub fn publish_derived(&mut self, message: &Arc<Message>) {
         self.broker.metrics.derived.increment(1);
@@ -134,13 +145,53 @@ impl<'a> Turn<'a> {
         if target.no_local && target.client.id() == publication.publisher {
             return; // [MQTT-3.8.3-3]
         }
+        if let Some(ordered) = &target.ordered {
+            return self.arrange(ordered, Held { message: publication.owned(), retained: false });
+        }
         let how = Delivery {
             qos: target.qos,
             // The flag of a message that is passed on is 0 unless asked otherwise [MQTT-3.3.1-12].
             retain: target.retain_as_published && publication.retain,
             identifiers: &target.identifiers,
         };
-        let mut guard = target.client.lock();
+        self.hand(&target.client, publication, shared, how);
+    }
+
+    /// Has a message wait for its turn, and delivers those whose turn it is.
+    pub fn arrange(&mut self, ordered: &Arc<Ordered>, held: Held) {
+        let mut holding = ordered.lock();
+        if let Some(held) = ordered.hold(&mut holding, held, self.now) {
+            self.hand_held(ordered, &held);
+        }
+        self.release(ordered, &mut holding);
+    }
+
+    /// Delivers those whose turn it is.
+    pub fn release(&mut self, ordered: &Arc<Ordered>, holding: &mut Holding<'_>) {
+        while let Some(held) = ordered.release(holding, self.now) {
+            self.hand_held(ordered, &held);
+        }
+    }
+
+    fn hand_held(&mut self, ordered: &Ordered, Held { message, retained }: &Held) {
+        let Some(client) = ordered.client() else { return };
+        let options = ordered.options();
+        let how = Delivery {
+            qos: options.qos,
+            retain: *retained || (options.retain_as_published && message.retain),
+            identifiers: options.identifier.as_slice(),
+        };
+        self.hand(&client, &mut Publication::of(message), false, how);
+    }
+
+    fn hand(
+        &mut self,
+        client: &Arc<Client>,
+        publication: &mut Publication<'_>,
+        shared: bool,
+        how: Delivery<'_>,
+    ) {
+        let mut guard = client.lock();
         let state = &mut *guard;
         if state.outbox.is_empty()
             && state.outbox.buffer().capacity() == 0
@@ -153,7 +204,7 @@ impl<'a> Turn<'a> {
         match state.session.deliver(publication, frame, how, self.now, limits, &mut state.outbox) {
             Delivered::Sent => {
                 self.sent += 1;
-                touch(&mut self.scratch, &target.client, state);
+                touch(&mut self.scratch, client, state);
             }
             Delivered::Queued => {}
             Delivered::Dropped(cause) => self.broker.metrics.dropped(cause),

@@ -521,6 +521,26 @@ fn own_settings_are_checked() {
     );
     changed(
         "  name: my-graph\n",
+        "  name: my-graph\n  annotations:\n    forebay.dev/max-lateness: 500ms\n    forebay.dev/late-messages: drop\n",
+        &[
+            "t.yaml:6:5: error: `forebay.dev/max-lateness` needs `forebay.dev/order-by: __ts` beside it",
+            "t.yaml:7:5: error: `forebay.dev/late-messages` needs `forebay.dev/order-by: __ts` beside it",
+        ],
+    );
+    changed(
+        "  name: my-graph\n",
+        "  name: my-graph\n  annotations:\n    forebay.dev/order-by: time\n    forebay.dev/max-lateness: \
+         11m\n    forebay.dev/late-messages: keep\n",
+        &[
+            "t.yaml:6:27: error: `metadata.annotations[\"forebay.dev/order-by\"]` is `time`, but must be `__ts`",
+            "t.yaml:7:31: error: `metadata.annotations[\"forebay.dev/max-lateness\"]` is `11m`, but must be \
+             at most 10m",
+            "t.yaml:8:32: error: `metadata.annotations[\"forebay.dev/late-messages\"]` is `keep`, but must be \
+             `deliver` or `drop`",
+        ],
+    );
+    changed(
+        "  name: my-graph\n",
         "  name: my-graph\n  annotations:\n    forebay.dev/plain-http: \"true\"\n",
         &["t.yaml:6:5: error: unknown annotation `forebay.dev/plain-http` for DataflowGraph"],
     );

@@ -71,6 +71,11 @@ impl Publish {
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.payload).into_owned()
     }
+
+    /// The user properties, in order.
+    pub fn user_properties(&self) -> Vec<(String, String)> {
+        user_properties(&self.properties)
+    }
 }
 
 /// What CONNECT says.
@@ -202,6 +207,28 @@ pub fn text(text: &str) -> Vec<u8> {
 /// A user property.
 pub fn user_property(key: &str, value: &str) -> Vec<u8> {
     [vec![0x26], text(key), text(value)].concat()
+}
+
+/// The user properties among the properties of a PUBLISH or SUBACK, read by hand.
+pub fn user_properties(bytes: &[u8]) -> Vec<(String, String)> {
+    let (mut found, mut at) = (Vec::new(), 0);
+    let text = |at: &mut usize| {
+        let length = usize::from(u16::from_be_bytes([bytes[*at], bytes[*at + 1]]));
+        let text = String::from_utf8(bytes[*at + 2..*at + 2 + length].to_vec()).expect("UTF-8");
+        *at += 2 + length;
+        text
+    };
+    while at < bytes.len() {
+        at += 1;
+        match bytes[at - 1] {
+            0x26 => found.push((text(&mut at), text(&mut at))),
+            0x01 => at += 1,
+            0x02 => at += 4,
+            0x03 | 0x08 | 0x09 | 0x1F => drop(text(&mut at)),
+            other => panic!("property {other}"),
+        }
+    }
+    found
 }
 
 /// A connected client; nothing is answered that the test does not answer.

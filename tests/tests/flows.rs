@@ -48,29 +48,6 @@ fn json(message: &Publish) -> Value {
     serde_json::from_slice(&message.payload).expect("a JSON payload")
 }
 
-/// The user properties of a message, read by hand.
-fn user_properties(message: &Publish) -> Vec<(String, String)> {
-    let (mut found, mut at) = (Vec::new(), 0);
-    let bytes = &message.properties;
-    let text = |at: &mut usize| {
-        let length = usize::from(u16::from_be_bytes([bytes[*at], bytes[*at + 1]]));
-        let text = String::from_utf8(bytes[*at + 2..*at + 2 + length].to_vec()).expect("UTF-8");
-        *at += 2 + length;
-        text
-    };
-    while at < bytes.len() {
-        at += 1;
-        match bytes[at - 1] {
-            0x26 => found.push((text(&mut at), text(&mut at))),
-            0x01 => at += 1,
-            0x02 => at += 4,
-            0x03 | 0x08 | 0x09 => drop(text(&mut at)),
-            other => panic!("property {other}"),
-        }
-    }
-    found
-}
-
 fn property<'a>(properties: &'a [(String, String)], key: &str) -> &'a str {
     properties.iter().find(|(k, _)| k == key).map_or("", |(_, value)| value)
 }
@@ -163,7 +140,7 @@ fn a_message_that_cannot_be_processed_is_kept_with_what_happened_to_it() {
     publisher.publish_with("in", 1, false, &properties, b"not json");
     let letter = client.receive();
     assert_eq!((letter.topic.as_str(), letter.text().as_str(), letter.qos), ("lost", "not json", 1));
-    let told = user_properties(&letter);
+    let told = letter.user_properties();
     assert_eq!(property(&told, "line"), "7");
     assert_eq!(property(&told, "dead-letter-topic"), "in");
     assert_eq!(property(&told, "dead-letter-graph"), "keeps");

@@ -148,8 +148,13 @@ fn codec(bench: &Bench) -> Result<()> {
 }
 
 fn routing(bench: &Bench) -> Result<()> {
-    let subscription =
-        Subscription { qos: QoS::AtMostOnce, no_local: false, retain_as_published: false, identifier: None };
+    let subscription = Subscription {
+        qos: QoS::AtMostOnce,
+        no_local: false,
+        retain_as_published: false,
+        identifier: None,
+        order: None,
+    };
     let one = {
         let mut router = Router::default();
         router.subscribe(TOPIC, None, 1, (), subscription);

@@ -7,6 +7,7 @@ pub mod inflight;
 pub mod message;
 pub mod outbox;
 pub mod packet;
+pub mod reorder;
 pub mod retained;
 pub mod router;
 pub mod session;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::Millis;
 use crate::outbox::SHARE_BYTES_MIN;
 use crate::packet::publish::{Delivery, Encoded, Forward};
-use crate::packet::{PacketId, QoS, Version};
+use crate::packet::{PacketId, PropertiesBuilder, QoS, Version};
 
 /// A message that is kept: retained, queued, in flight, or on its way through a graph.
 #[derive(Debug, Clone)]
@@ -94,6 +94,20 @@ impl Message {
     pub fn size(&self) -> usize {
         let (topic, properties, payload) = self.parts();
         topic.len() + properties.len() + payload.len()
+    }
+
+    /// The same message with one more user property; without it when that does not fit.
+    pub fn with_user_property(&self, key: &str, value: &str) -> Self {
+        let (topic, properties, _) = self.parts();
+        let mut more = PropertiesBuilder::new();
+        // Text that no property can carry is left out.
+        let _ = more.put_user(key, value);
+        let body = Body::Parts {
+            topic: Bytes::copy_from_slice(topic),
+            properties: [properties, more.as_bytes()].concat().into(),
+            payload: self.shared_payload(),
+        };
+        Self { body, ..self.clone() }
     }
 
     /// Seconds left to live: `None` when it lives for ever, `Some(0)` when it has expired.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use foldhash::HashMap;
 
 use crate::packet::QoS;
+use crate::reorder::Order;
 
 /// Who subscribes: a session or a graph.
 pub type SubscriberId = u64;
@@ -20,6 +21,21 @@ pub struct Options {
     pub retain_as_published: bool,
     /// The identifier it wants to see on each message.
     pub identifier: Option<u32>,
+    /// It is fed in the order of `__ts`.
+    pub order: Option<Order>,
+}
+
+impl Options {
+    /// Every message as it was published: what the broker's own parts subscribe with.
+    pub const fn everything() -> Self {
+        Self {
+            qos: QoS::ExactlyOnce,
+            no_local: false,
+            retain_as_published: true,
+            identifier: None,
+            order: None,
+        }
+    }
 }
 
 /// One subscription that matches a topic.
@@ -272,8 +288,13 @@ fn give<'a, S>(entries: &'a Entries<S>, share: Option<&'a str>, each: &mut dyn F
 mod tests {
     use super::*;
 
-    const OPTIONS: Options =
-        Options { qos: QoS::AtMostOnce, no_local: false, retain_as_published: false, identifier: None };
+    const OPTIONS: Options = Options {
+        qos: QoS::AtMostOnce,
+        no_local: false,
+        retain_as_published: false,
+        identifier: None,
+        order: None,
+    };
 
     fn matching(router: &Router<()>, topic: &str) -> Vec<SubscriberId> {
         let mut ids = Vec::new();

@@ -52,9 +52,18 @@ pub struct Link {
 #[derive(Debug, Clone)]
 pub struct Will {
     /// What is published.
-    pub message: Arc<Message>,
+    pub message: Message,
     /// Seconds between the end of the connection and the publication [MQTT-3.1.3-9].
     pub delay: u32,
+}
+
+impl Will {
+    /// The message, published at `now`: its lifetime begins with that (v5 §3.1.3.2.4).
+    pub fn message(self: Box<Self>, now: Millis) -> Arc<Message> {
+        let mut message = self.message;
+        message.received = now;
+        Arc::new(message)
+    }
 }
 
 /// How a subscription takes one message.

@@ -71,6 +71,12 @@ pub struct Settings {
     pub memory_limit: Option<u64>,
     /// `forebay.dev/allowed-lateness` of a graph: how long after its end a window still takes messages.
     pub allowed_lateness: Option<Duration>,
+    /// `forebay.dev/order-by: __ts` of a graph: what comes in comes in the order of that user property.
+    pub order_by_timestamp: bool,
+    /// `forebay.dev/max-lateness` of such a graph: how long a message waits for earlier ones.
+    pub max_lateness: Option<Duration>,
+    /// `forebay.dev/late-messages` of such a graph: what happens to those that come later still.
+    pub late_messages: Option<LateMessages>,
     /// `forebay.dev/dead-letter-topic` of a graph: where messages go that cannot be processed.
     pub dead_letter_topic: Option<String>,
     /// `forebay.dev/plain-http` of a registry: HTTP without TLS, also off loopback.
@@ -79,6 +85,18 @@ pub struct Settings {
     /// `aio-sr://<namespace>/<name>:<version>`.
     pub schema: Option<String>,
 }
+
+/// What happens to a message that comes too late to be in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LateMessages {
+    /// It is passed on at once, marked as late.
+    Deliver,
+    /// It is dropped and counted.
+    Drop,
+}
+
+/// The longest that messages may wait for earlier ones.
+const LATENESS_MAX: Duration = Duration::from_secs(600);
 
 const OWN_PREFIX: &str = "forebay.dev/";
 
@@ -91,6 +109,9 @@ const OWN: &[(&str, &[&str])] = &[
             "forebay.dev/inline-budget",
             "forebay.dev/memory-limit",
             "forebay.dev/allowed-lateness",
+            "forebay.dev/order-by",
+            "forebay.dev/max-lateness",
+            "forebay.dev/late-messages",
             "forebay.dev/dead-letter-topic",
         ],
     ),
@@ -178,6 +199,14 @@ fn read_annotations(
             None => clean = false,
         }
     }
+    if !settings.order_by_timestamp {
+        for needy in ["forebay.dev/max-lateness", "forebay.dev/late-messages"] {
+            let Some((key, _)) = entries.iter().find(|(key, _)| key.name == needy) else { continue };
+            let message = format!("`{needy}` needs `forebay.dev/order-by: __ts` beside it");
+            report.error(key.position, &path.key(needy), message);
+            clean = false;
+        }
+    }
     clean.then_some((annotations, settings))
 }
 
@@ -220,6 +249,24 @@ fn apply(key: &str, text: &str, settings: &mut Settings) -> Result<(), String> {
             }
         }
         "allowed-lateness" => settings.allowed_lateness = Some(parse_duration(text)?),
+        "order-by" => match text {
+            "__ts" => settings.order_by_timestamp = true,
+            _ => return Err("must be `__ts`".to_owned()),
+        },
+        "max-lateness" => {
+            let lateness = parse_duration(text)?;
+            if lateness > LATENESS_MAX {
+                return Err("must be at most 10m".to_owned());
+            }
+            settings.max_lateness = Some(lateness);
+        }
+        "late-messages" => {
+            settings.late_messages = match text {
+                "deliver" => Some(LateMessages::Deliver),
+                "drop" => Some(LateMessages::Drop),
+                _ => return Err("must be `deliver` or `drop`".to_owned()),
+            }
+        }
         "dead-letter-topic" => {
             check_topic(text)?;
             settings.dead_letter_topic = Some(text.to_owned());
