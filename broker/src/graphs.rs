@@ -114,7 +114,9 @@ impl Graphs {
 
     /// Brings up to date what is shown of graphs: the metrics of their operations, and how they fare.
     pub fn observe(&self) {
-        for (id, flow) in self.running.lock().iter() {
+        let running: Vec<_> =
+            self.running.lock().iter().map(|(id, flow)| (id.clone(), Arc::clone(flow))).collect();
+        for (id, flow) in &running {
             flow.show_operations();
             match flow.fault() {
                 Some(fault) => {

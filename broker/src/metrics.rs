@@ -111,6 +111,10 @@ fn describe() {
         "Ends and restarts of operator instances, by event"
     );
     describe_counter!(
+        "forebay_schema_requests_total",
+        "Requests for schemas over MQTT, by status of the answer"
+    );
+    describe_counter!(
         "forebay_order_late_total",
         "Messages that came too late to be in the order of __ts, by action"
     );

@@ -472,10 +472,15 @@ impl Dataflow {
     }
 
     /// Brings the metrics of its operations up to date, unless somebody is in the graph for long.
-    pub fn show_operations(&self) {
+    pub fn show_operations(self: &Arc<Self>) {
         if let Some(mut running) = self.running.try_lock_for(SHOW_WAIT) {
             self.operations.show(running.graph.engine());
         }
+        // Whoever brought a message meanwhile found the graph busy, and left it here.
+        let Some(broker) = self.broker.upgrade() else { return };
+        let mut derived = Vec::new();
+        self.rescue(&broker, &mut |message| derived.push(message));
+        publish(&broker, &mut derived);
     }
 
     /// Lets time pass inside the graph, for as long as the broker runs.

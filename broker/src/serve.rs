@@ -18,6 +18,7 @@ use crate::broker::{Broker, Limits};
 use crate::cli;
 use crate::graphs::Graphs;
 use crate::health::Health;
+use crate::services::schema_registry::SchemaRegistryService;
 use crate::services::state_store::StateStoreService;
 use crate::{housekeeping, listener, schemas};
 
@@ -120,6 +121,7 @@ async fn serve(
         eprintln!("schema {schema}");
         errors.increment(1);
     }
+    SchemaRegistryService::start(&schemas, &broker);
     let graphs = Graphs::new(&broker, options.data_dir.as_deref(), schemas, Arc::clone(&health))
         .map_err(|error| ServeError::Start(error.to_string()))?;
     StateStoreService::start(graphs.state_store(), &broker);

@@ -1,6 +1,8 @@
 //! DataflowGraphs with several nodes: branches between graphs, windows that close by the clock, and what becomes of
 //! messages that cannot be processed.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use forebay_tests::artifact::{Artifact, Shape};
@@ -125,6 +127,27 @@ fn a_window_closes_by_the_clock_and_gives_one_message() {
     let stamp = user_property("__ts", &format!("{}:0:late", now - 30_000));
     client.publish_with("raw/late", 0, false, &stamp, br#"{"temperature":{"value":1,"unit":"C"}}"#);
     broker.wait_metric("aio_dataflow_errors", &["window", "late"], 1.0);
+}
+
+#[test]
+fn a_message_that_finds_the_metrics_in_the_graph_is_not_left_behind() {
+    let graph = dataflow_graph("watched", "registry", "graph-simple:1.0.0", "raw", "cooked");
+    let broker = start(&[], &[graph]);
+    let mut client = Client::connect(broker.addr, &Connect::v5("client"));
+    client.subscribe("cooked", 0);
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                http::get(broker.admin, "/metrics").expect("metrics");
+            }
+        });
+        for _ in 0..500 {
+            client.publish("raw", 0, br#"{"temperature":{"value":32.0,"unit":"F"}}"#);
+            assert!(client.receive().text().contains(r#""value":0.0"#));
+        }
+        done.store(true, Ordering::Relaxed);
+    });
 }
 
 #[test]

@@ -10,6 +10,7 @@ use forebay_tests::operators;
 use forebay_tests::resources::{
     Resources, configured, dataflow_graph, documents, map_graph, registry_endpoint, with_parameters,
 };
+use serde_json::{Value, json};
 
 /// A broker that runs `definition`, whose operation is of the component `name`, from `in` to `out`.
 fn start(name: &str, definition: String, configuration: &[(&str, &str)], more: &[String]) -> Forebay {
@@ -95,9 +96,7 @@ fn an_operator_calls_a_remote_command_and_gets_its_answer_or_its_error() {
     assert_eq!(broker.metric("aio_dataflow_graph_module_exit", &[]), 0.0);
 }
 
-#[test]
-fn an_operator_asks_for_schemas_by_name() {
-    let schema = r#"apiVersion: v1
+const SCHEMA: &str = r#"apiVersion: v1
 kind: ConfigMap
 metadata:
   name: reading-schema
@@ -105,9 +104,52 @@ metadata:
   annotations: {forebay.dev/schema: "aio-sr://plant/reading:1"}
 data: {schema.json: '{"type": "object"}'}
 "#;
+
+#[test]
+fn clients_ask_for_the_same_schemas_over_mqtt() {
+    let resources = Resources::default().with("schema.yaml", SCHEMA);
+    let broker = Serve::new().file(resources.path()).start();
+    let mut client = Client::connect(broker.addr, &Connect::v5("client"));
+    client.subscribe("answers", 1);
+    let mut ask = |request: &str| {
+        let properties = [[0x08].as_slice(), &text("answers"), &[0x09], &text("0123456789abcdef")].concat();
+        let topic = "adr/dtmi:ms:adr:SchemaRegistry;2/get";
+        client.send(&client.publish_bytes(topic, 0, false, &properties, request.as_bytes()));
+        let answer = client.receive();
+        let said = answer.user_properties();
+        let of = |name: &str| said.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+        assert!(contains(&answer.properties, b"0123456789abcdef") && of("__ts").is_some(), "{answer:?}");
+        assert_eq!(of("__apErr").is_some(), of("__stat").as_deref() != Some("200"));
+        let json: Value = serde_json::from_slice(&answer.payload).expect("JSON");
+        (of("__stat").unwrap_or_default(), json)
+    };
+    for request in [
+        r#"{"name": "reading"}"#,
+        r#"{"name": "reading", "version": "1"}"#,
+        r#"{"name": "aio-sr://plant/reading", "version": "1"}"#,
+    ] {
+        let (status, answer) = ask(request);
+        assert_eq!(status, "200", "{answer}");
+        let schema = &answer["schema"];
+        assert_eq!((&schema["name"], &schema["namespace"]), (&json!("reading"), &json!("plant")));
+        assert_eq!(schema["format"], "JsonSchema/draft-07");
+        assert_eq!(schema["schemaContent"], r#"{"type": "object"}"#);
+    }
+    let (status, answer) = ask(r#"{"name": "reading", "version": "2"}"#);
+    assert_eq!((status.as_str(), &answer["message"]), ("404", &json!("there is no schema reading:2")));
+    for request in ["", "{}", r#"{"name": 7}"#, r#"{"name": "a b"}"#, r#"{"name": "a", "version": ""}"#] {
+        assert_eq!(ask(request).0, "400", "{request}");
+    }
+    // Who cannot be answered is counted and ends nothing.
+    client.publish("adr/dtmi:ms:adr:SchemaRegistry;2/get", 1, b"{}");
+    assert_eq!(broker.metric("forebay_schema_requests_total", &["unanswerable"]), 1.0);
+}
+
+#[test]
+fn an_operator_asks_for_schemas_by_name() {
     let definition =
         map_graph("schema", "caller:1.0.0").replace("operationType: map", "operationType: filter");
-    let broker = start("caller", definition, &[], &[schema.to_owned()]);
+    let broker = start("caller", definition, &[], &[SCHEMA.to_owned()]);
     let mut publisher = Client::connect(broker.addr, &Connect::v5("publisher"));
     let mut client = Client::connect(broker.addr, &Connect::v5("client"));
     client.subscribe("out", 0);

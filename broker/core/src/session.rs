@@ -59,7 +59,7 @@ pub struct Will {
 
 impl Will {
     /// The message, published at `now`: its lifetime begins with that (v5 §3.1.3.2.4).
-    pub fn message(self: Box<Self>, now: Millis) -> Arc<Message> {
+    pub fn message(self, now: Millis) -> Arc<Message> {
         let mut message = self.message;
         message.received = now;
         Arc::new(message)

@@ -1,6 +1,8 @@
 //! What the broker itself answers: requests that clients publish, with the answer on the response topic.
 
+pub mod call;
 pub mod command_invoker;
+pub mod schema_registry;
 pub mod state_store;
 
 use std::sync::Arc;

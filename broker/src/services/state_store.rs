@@ -5,10 +5,10 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use broker_core::Millis;
 use broker_core::hlc::{Timestamp, TimestampError};
 use broker_core::message::Message;
-use broker_core::packet::{PropertiesBuilder, Property, PublishProperties, QoS, ReasonCode, Role};
-use broker_core::{Millis, topic};
+use broker_core::packet::{PropertiesBuilder, Property, PublishProperties, QoS, ReasonCode};
 use metrics::{Counter, Gauge, counter, gauge};
 use parking_lot::Mutex;
 use processing::state_store::resp::{self, Answer, Request, RequestError};
@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use crate::broker::Broker;
 use crate::clock;
 use crate::services::Service;
+use crate::services::call::{Call, Reply};
 use crate::translate::{TIMESTAMP, hlc, stamp};
 use crate::turn::Turn;
 
@@ -90,13 +91,6 @@ impl Metrics {
             bytes: gauge!("forebay_state_store_bytes"),
         }
     }
-}
-
-/// What a request says beside its payload.
-struct Envelope<'a> {
-    response_topic: &'a str,
-    correlation_data: &'a [u8],
-    properties: PublishProperties<'a>,
 }
 
 /// What is answered, and the version of the value that it is about.
@@ -237,13 +231,11 @@ impl StateStoreService {
 
 impl Service for StateStoreService {
     fn answer(&self, request: &Arc<Message>, broker: &Broker, emit: &mut dyn FnMut(Arc<Message>)) {
-        let properties = PublishProperties::parse(request.properties(), Role::Client).unwrap_or_default();
-        let (Some(response_topic), Some(correlation_data)) =
-            (properties.response_topic, properties.correlation_data)
-        else {
+        let Some(call) = Call::of(request) else {
             // There is nowhere to say so.
             return self.metrics.unanswerable.increment(1);
         };
+        let response_topic = call.response_topic;
         if response_topic == REQUEST_TOPIC || response_topic.starts_with(NOTIFY_TOPIC) {
             self.metrics.unanswerable.increment(1);
             if let Some(client) = broker.client(request.publisher) {
@@ -252,10 +244,9 @@ impl Service for StateStoreService {
             return;
         }
         let (answer, version) = self
-            .carry_out(request, &properties, broker, emit)
+            .carry_out(request, &call.properties, broker, emit)
             .unwrap_or_else(|error| (Answer::Error(error), None));
-        let envelope = Envelope { response_topic, correlation_data, properties };
-        match response(&envelope, &answer, version.as_ref()) {
+        match response(&call, &answer, version.as_ref()) {
             Some(message) => emit(Arc::new(message)),
             None => self.metrics.unanswerable.increment(1),
         }
@@ -300,27 +291,20 @@ impl Watches {
 }
 
 /// The answer as a message; `None` when it cannot be published.
-fn response(envelope: &Envelope<'_>, answer: &Answer, version: Option<&Hlc>) -> Option<Message> {
-    topic::validate_name(envelope.response_topic).ok()?;
+fn response(call: &Call<'_>, answer: &Answer, version: Option<&Hlc>) -> Option<Message> {
     let version = version.and_then(stamp).map(|version| version.to_string());
-    let mut properties = PropertiesBuilder::new();
-    let mut put = |property| properties.put(property).map(|_| ()).ok();
-    put(Property::ContentType("application/octet-stream"))?;
-    put(Property::CorrelationData(envelope.correlation_data))?;
-    put(Property::UserProperty(("__protVer", "1.0")))?;
-    put(Property::UserProperty(("__stat", "200")))?;
-    if let Some(version) = &version {
-        put(Property::UserProperty((TIMESTAMP, version)))?;
-    }
-    if envelope.properties.user_property(PERSISTENCE).is_some() {
+    let mut user_properties = Vec::new();
+    user_properties.extend(version.as_deref().map(|version| (TIMESTAMP, version)));
+    if call.properties.user_property(PERSISTENCE).is_some() {
         // Keys are kept in memory only, so far; a client must know.
-        put(Property::UserProperty((PERSISTENCE, "false")))?;
+        user_properties.push((PERSISTENCE, "false"));
     }
-    let payload = answer.to_bytes().into();
-    let topic = envelope.response_topic.to_owned().into();
-    let mut message = Message::new(topic, properties.into_bytes().into(), payload, clock::monotonic());
-    message.qos = QoS::AtLeastOnce;
-    Some(message)
+    call.answer(Reply {
+        status: 200,
+        content_type: "application/octet-stream",
+        user_properties: &user_properties,
+        payload: answer.to_bytes().into(),
+    })
 }
 
 fn timestamp(text: &str, broker: &Broker, wall: Millis) -> Result<Hlc, RequestError> {

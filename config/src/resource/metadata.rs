@@ -199,11 +199,11 @@ fn read_annotations(
             None => clean = false,
         }
     }
-    if !settings.order_by_timestamp {
+    if entries.iter().all(|(key, _)| key.name != "forebay.dev/order-by") {
         for needy in ["forebay.dev/max-lateness", "forebay.dev/late-messages"] {
             let Some((key, _)) = entries.iter().find(|(key, _)| key.name == needy) else { continue };
             let message = format!("`{needy}` needs `forebay.dev/order-by: __ts` beside it");
-            report.error(key.position, &path.key(needy), message);
+            report.error(key.position, path.key(needy), message);
             clean = false;
         }
     }
