@@ -131,6 +131,8 @@ impl Graphs {
     /// Starts every graph of `loaded` that can run, all at once. Returns when each has been tried; those whose
     /// registry is away are tried again in the background.
     pub async fn start(self: Arc<Self>, loaded: Arc<Loaded>) {
+        gauge!("aio_dataflow_graphs").set(loaded.plans().len() as f64);
+        gauge!("aio_dataflow_version", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         let mut starting = tokio::task::JoinSet::new();
         for at in 0..loaded.plans().len() {
             let (graphs, loaded) = (Arc::clone(&self), Arc::clone(&loaded));
@@ -379,17 +381,21 @@ fn order(settings: &Settings) -> Option<Order> {
 }
 
 fn limits(plan: &GraphPlan<'_>) -> Limits {
-    let mut limits = Limits::default();
-    if let Some(max) = plan.settings.call_deadline {
-        limits.call_max = max;
+    let (settings, default) = (plan.settings, Limits::default());
+    let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let count = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
+    Limits {
+        memory_bytes_max: settings.memory_limit.map_or(default.memory_bytes_max, bytes),
+        memory_soft_bytes: settings.memory_soft_limit.map(bytes),
+        nn_bytes_max: settings.nn_memory_limit.map_or(default.nn_bytes_max, bytes),
+        table_elements_max: settings.table_limit.map_or(default.table_elements_max, count),
+        handles_max: settings.handle_limit.map_or(default.handles_max, count),
+        metrics_max: settings.metric_limit.map_or(default.metrics_max, count),
+        log_lines_per_second_max: settings.log_limit.unwrap_or(default.log_lines_per_second_max),
+        call_max: settings.call_deadline.unwrap_or(default.call_max),
+        inline_budget: settings.inline_budget.unwrap_or(default.inline_budget),
+        ..default
     }
-    if let Some(budget) = plan.settings.inline_budget {
-        limits.inline_budget = budget;
-    }
-    if let Some(max) = plan.settings.memory_limit {
-        limits.memory_bytes_max = usize::try_from(max).unwrap_or(usize::MAX);
-    }
-    limits
 }
 
 /// A guest holds this thread up: hands the thread's other tasks to another one. Once that is done, doing it

@@ -90,7 +90,17 @@ fn describe() {
     describe_counter!("aio_dataflow_graph_errors", "Graphs that could not be started, by reason code");
     describe_counter!("aio_dataflow_graph_module_exit", "Operator instances that were ended");
     describe_counter!("aio_dataflow_messages_received", "Messages that graphs took");
+    describe_counter!("aio_dataflow_graph_messages_received", "Messages that graphs took");
+    describe_counter!("aio_dataflow_bytes_received", "Payload bytes that graphs took");
     describe_counter!("aio_dataflow_messages_sent", "Messages that graphs published");
+    describe_counter!("aio_dataflow_graph_messages_sent", "Messages that graphs published");
+    describe_counter!("aio_dataflow_bytes_sent", "Payload bytes that graphs published");
+    describe_gauge!("aio_dataflow_graphs", "DataflowGraphs that are to run");
+    describe_gauge!("aio_dataflow_version", "1, with the version");
+    describe_gauge!("aio_dataflow_graph_modules", "Modules of a graph");
+    describe_gauge!("aio_dataflow_graph_operators", "Operations of a graph, by type");
+    describe_gauge!("aio_dataflow_graph_accumulated_messages", "Items that wait inside a graph");
+    describe_gauge!("aio_dataflow_graph_accumulated_bytes", "Bytes that wait inside a graph");
     describe_counter!("aio_dataflow_messages_filtered", "Messages that a filter dropped");
     describe_counter!(
         "aio_dataflow_messages_expired",

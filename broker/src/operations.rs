@@ -1,13 +1,20 @@
 //! The metrics of a graph's operations.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 use std::time::Instant;
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use processing_core::engine::{Engine, Stats};
 
-/// Metrics of all operations of one graph, in the order of its nodes.
-pub struct Operations(Vec<Operation>);
+/// Metrics of one graph and of its operations.
+pub struct Operations {
+    /// In the order of the graph's nodes.
+    each: Vec<Operation>,
+    /// What waits inside of the graph.
+    accumulated: Gauge,
+    accumulated_bytes: Gauge,
+}
 
 struct Operation {
     received: Counter,
@@ -49,12 +56,20 @@ impl Operations {
             }
         };
         engine.set_clock(nanos, Box::new(observer));
-        Self(operations)
+        show_shape(graph, engine);
+        let of = |metric: &'static str| gauge!(metric, "dataflow_id" => graph.to_owned());
+        Self {
+            each: operations,
+            accumulated: of("aio_dataflow_graph_accumulated_messages"),
+            accumulated_bytes: of("aio_dataflow_graph_accumulated_bytes"),
+        }
     }
 
     /// Brings them up to date.
     pub fn show<C: Clone>(&self, engine: &Engine<C>) {
-        for (operation, (_, stats)) in self.0.iter().zip(engine.stats()) {
+        self.accumulated.set(engine.held() as f64);
+        self.accumulated_bytes.set(engine.held_bytes() as f64);
+        for (operation, (_, stats)) in self.each.iter().zip(engine.stats()) {
             let Stats { received, passed, filtered, errors, refused, .. } = stats;
             operation.received.absolute(received);
             operation.sent.absolute(passed);
@@ -62,10 +77,24 @@ impl Operations {
             operation.errors.absolute(errors);
             operation.refused.absolute(refused);
         }
-        let with_memory = self.0.iter().filter_map(|operation| operation.memory.as_ref());
+        let with_memory = self.each.iter().filter_map(|operation| operation.memory.as_ref());
         for (memory, (_, bytes)) in with_memory.zip(engine.memory_bytes()) {
             memory.set(bytes as f64);
         }
+    }
+}
+
+/// What a graph is made of (AIO.md §9.6).
+fn show_shape<C: Clone>(graph: &str, engine: &Engine<C>) {
+    let (mut modules, mut kinds) = (BTreeSet::new(), BTreeMap::<&str, u32>::new());
+    for node in engine.graph().nodes() {
+        modules.extend(node.operation.module.as_deref());
+        *kinds.entry(node.operation.kind.as_str()).or_default() += 1;
+    }
+    gauge!("aio_dataflow_graph_modules", "dataflow_id" => graph.to_owned()).set(modules.len() as f64);
+    for (kind, count) in kinds {
+        let labels = [("dataflow_id", graph.to_owned()), ("operator_type", operator_type(kind))];
+        gauge!("aio_dataflow_graph_operators", &labels).set(f64::from(count));
     }
 }
 

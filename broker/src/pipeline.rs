@@ -110,8 +110,10 @@ struct Failed {
 }
 
 struct Metrics {
-    received: Counter,
-    sent: Counter,
+    received: [Counter; 2],
+    received_bytes: Counter,
+    sent: [Counter; 2],
+    sent_bytes: Counter,
     busy: Counter,
     filtered: Counter,
     errors: Counter,
@@ -125,8 +127,11 @@ impl Metrics {
     fn new(name: &str) -> Self {
         let of = |metric: &'static str| counter!(metric, "dataflow_id" => name.to_owned());
         Self {
-            received: of("aio_dataflow_messages_received"),
-            sent: of("aio_dataflow_messages_sent"),
+            // AIO counts them for the data flow and for its graph (AIO.md §9.6).
+            received: [of("aio_dataflow_messages_received"), of("aio_dataflow_graph_messages_received")],
+            received_bytes: of("aio_dataflow_bytes_received"),
+            sent: [of("aio_dataflow_messages_sent"), of("aio_dataflow_graph_messages_sent")],
+            sent_bytes: of("aio_dataflow_bytes_sent"),
             busy: of("aio_dataflow_messages_dropped_when_busy"),
             filtered: of("aio_dataflow_messages_filtered"),
             errors: of("aio_dataflow_messages_dropped_processing_errors"),
@@ -232,7 +237,8 @@ impl Dataflow {
         broker: &Broker,
         emit: &mut dyn FnMut(Arc<Message>),
     ) {
-        self.metrics.received.increment(1);
+        self.metrics.received.iter().for_each(|counter| counter.increment(1));
+        self.metrics.received_bytes.increment(message.payload().len() as u64);
         if !self.offloaded.load(Ordering::Acquire)
             && let Some(mut running) = self.running.try_lock()
         {
@@ -396,7 +402,8 @@ impl Dataflow {
             let Some(destination) = destinations.get(sink) else { continue };
             match translate::message(item, destination, broker, wall) {
                 Ok(derived) => {
-                    self.metrics.sent.increment(1);
+                    self.metrics.sent.iter().for_each(|counter| counter.increment(1));
+                    self.metrics.sent_bytes.increment(derived.payload().len() as u64);
                     emit(Arc::new(derived));
                 }
                 Err(refused) => out.failed.push(Failed::of(carry, &refused)),

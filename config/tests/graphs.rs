@@ -541,6 +541,16 @@ fn own_settings_are_checked() {
     );
     changed(
         "  name: my-graph\n",
+        "  name: my-graph\n  annotations:\n    forebay.dev/handle-limit: many\n    forebay.dev/log-limit: \"-1\"\n",
+        &[
+            "t.yaml:6:31: error: `metadata.annotations[\"forebay.dev/handle-limit\"]` is `many`, but must be a \
+             whole number, such as \"1000\"",
+            "t.yaml:7:28: error: `metadata.annotations[\"forebay.dev/log-limit\"]` is `-1`, but must be a whole \
+             number, such as \"1000\"",
+        ],
+    );
+    changed(
+        "  name: my-graph\n",
         "  name: my-graph\n  annotations:\n    forebay.dev/plain-http: \"true\"\n",
         &["t.yaml:6:5: error: unknown annotation `forebay.dev/plain-http` for DataflowGraph"],
     );

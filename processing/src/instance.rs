@@ -118,6 +118,8 @@ enum Function {
 struct Live {
     store: Store<State>,
     function: Function,
+    /// With more memory than this it is begun anew after a call.
+    recycle_bytes: usize,
 }
 
 impl Instance {
@@ -182,7 +184,10 @@ impl Instance {
         let function = function.map_err(|error| StartError::Signature(format!("{error:#}")))?;
         let configuration = self.configuration.lower();
         let error = match init.call(&mut store, (&configuration,)) {
-            Ok((true,)) => return Ok(Live { store, function }),
+            Ok((true,)) => {
+                let recycle_bytes = limits.recycle_bytes(store.data().memory_bytes());
+                return Ok(Live { store, function, recycle_bytes });
+            }
             Ok((false,)) => StartError::Refused,
             Err(error) => StartError::Init(cause(&store, &error, limits, limits.init_max)),
         };
@@ -211,6 +216,22 @@ impl Instance {
         self.live
             .as_mut()
             .ok_or_else(|| OperatorError::Unavailable("it could not be started again".to_owned()))
+    }
+
+    /// The instance has grown: another takes its place, before its growth becomes a crash.
+    fn recycle(&mut self) {
+        tracing::debug!(graph = %self.identity.graph, operation = %self.identity.operation,
+            memory_bytes = self.memory_bytes(), "the operator has grown and is begun anew");
+        self.used = self.live.take().map(|live| live.store.into_data().into_used());
+        self.count("recycled");
+        match self.begin() {
+            Ok(live) => self.live = Some(live),
+            Err(error) => {
+                tracing::error!(graph = %self.identity.graph, operation = %self.identity.operation,
+                    "the operator cannot be begun anew: {error}");
+                self.wait();
+            }
+        }
     }
 
     fn wait(&mut self) {
@@ -242,7 +263,11 @@ impl Instance {
         };
         match result {
             Ok(result) => {
+                let has_grown = live.store.data().memory_bytes() > live.recycle_bytes;
                 self.crashes = 0;
+                if has_grown {
+                    self.recycle();
+                }
                 result.map_err(|error| OperatorError::Failed(error.message))
             }
             Err(error) => {
@@ -283,7 +308,7 @@ impl Operator for Instance {
     }
 
     fn map(&mut self, data: Data) -> Result<Data, OperatorError> {
-        self.call(|Live { store, function }| {
+        self.call(|Live { store, function, .. }| {
             let Function::Map(function) = function else { return wrong_kind() };
             let lowered = lower(&data, &mut store.data_mut().table)?;
             match function.call(store, (lowered,))? {
@@ -294,7 +319,7 @@ impl Operator for Instance {
     }
 
     fn filter(&mut self, data: &Data) -> Result<bool, OperatorError> {
-        self.call(|Live { store, function }| {
+        self.call(|Live { store, function, .. }| {
             let Function::Filter(function) = function else { return wrong_kind() };
             let lowered = lower(data, &mut store.data_mut().table)?;
             function.call(store, (lowered,))
@@ -302,7 +327,7 @@ impl Operator for Instance {
     }
 
     fn branch(&mut self, time: &Hlc, data: &Data) -> Result<bool, OperatorError> {
-        self.call(|Live { store, function }| {
+        self.call(|Live { store, function, .. }| {
             let Function::Branch(function) = function else { return wrong_kind() };
             let lowered = lower(data, &mut store.data_mut().table)?;
             function.call(store, (lower_time(time), lowered))
@@ -310,7 +335,7 @@ impl Operator for Instance {
     }
 
     fn accumulate(&mut self, staged: &Data, batch: &[Data]) -> Result<Data, OperatorError> {
-        self.call(|Live { store, function }| {
+        self.call(|Live { store, function, .. }| {
             let Function::Accumulate(function) = function else { return wrong_kind() };
             let table = &mut store.data_mut().table;
             let staged = lower(staged, table)?;
@@ -323,7 +348,7 @@ impl Operator for Instance {
     }
 
     fn delay(&mut self, data: &Data, time: &Hlc) -> Result<Hlc, OperatorError> {
-        self.call(|Live { store, function }| {
+        self.call(|Live { store, function, .. }| {
             let Function::Delay(function) = function else { return wrong_kind() };
             let lowered = lower(data, &mut store.data_mut().table)?;
             Ok(function.call(store, (lowered, lower_time(time)))?.map(lift_time))

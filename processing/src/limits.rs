@@ -7,6 +7,9 @@ use std::time::Duration;
 pub struct Limits {
     /// Linear memory, bytes.
     pub memory_bytes_max: usize,
+    /// Linear memory from which on it is begun anew between two calls, bytes: some languages never give back what an
+    /// export returned. `None` is three quarters of the way from what it has after `init` to the limit.
+    pub memory_soft_bytes: Option<usize>,
     /// Elements of its tables.
     pub table_elements_max: usize,
     /// Buffers (and other host resources) it holds at once.
@@ -27,10 +30,24 @@ pub struct Limits {
     pub nn_bytes_max: usize,
 }
 
+impl Limits {
+    /// The memory from which on an instance that had `begun_with` bytes after `init` is begun anew. Never so little that
+    /// it would be at every call.
+    pub(crate) fn recycle_bytes(&self, begun_with: usize) -> usize {
+        const ROOM_BYTES_MIN: usize = 1 << 20;
+        let room = self.memory_bytes_max.saturating_sub(begun_with);
+        match self.memory_soft_bytes {
+            Some(soft) => soft.max(begun_with.saturating_add(ROOM_BYTES_MIN)),
+            None => begun_with + room / 4 * 3,
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
             memory_bytes_max: 64 << 20,
+            memory_soft_bytes: None,
             table_elements_max: 100_000,
             handles_max: 10_000,
             call_max: Duration::from_secs(1),

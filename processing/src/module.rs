@@ -130,10 +130,16 @@ impl Modules {
 /// The version of wasi-nn that AIO's operators are made for (AIO.md §1.5).
 const NN_VERSION: &str = "0.2.0-rc-2024-10-28";
 
+/// The first interface of wasi-nn that a component imports.
+fn wanted_nn(component: &Component) -> Option<String> {
+    let ty = component.component_type();
+    let mut names = ty.imports(component.engine()).map(|(name, _)| name);
+    names.find(|name| name.starts_with("wasi:nn/")).map(str::to_owned)
+}
+
 /// Why a component that wants wasi-nn does not get it.
 fn lacks_nn(component: &Component) -> Option<String> {
-    let ty = component.component_type();
-    let (wanted, _) = ty.imports(component.engine()).find(|(name, _)| name.starts_with("wasi:nn/"))?;
+    let wanted = wanted_nn(component)?;
     Some(if !cfg!(feature = "wasi-nn") {
         format!("it imports {wanted}, and this host was built without the feature `wasi-nn`")
     } else if !wanted.ends_with(NN_VERSION) {
@@ -209,6 +215,11 @@ impl Contract {
 }
 
 impl Module {
+    /// Whether it imports wasi-nn.
+    pub(crate) fn wants_nn(&self) -> bool {
+        wanted_nn(self.pre.component()).is_some()
+    }
+
     /// Where in the component `process` and `init` of an operation of this kind are, and by which contract.
     pub(crate) fn exports(&self, kind: Kind) -> Result<Exports, ModuleError> {
         let component = self.pre.component();

@@ -16,6 +16,9 @@ use crate::instance::{Configuration, Instance, ModuleSchema, StartError};
 use crate::limits::Limits;
 use crate::module::{ModuleError, Modules};
 
+/// The feature of the host that modules get, declared or not (AIO.md §2.1).
+const NN_FEATURE: &str = "wasi-nn";
+
 /// A graph cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub enum GraphError {
@@ -236,6 +239,10 @@ impl Starter<'_> {
             .ok_or_else(absent)
             .and_then(|bytes| self.modules.load(bytes))
             .map_err(|error| GraphError::Module { module: reference.clone(), error })?;
+        if module.wants_nn() && !stage.graph.declares(NN_FEATURE) {
+            tracing::warn!(graph = %self.flow, operation = name,
+                "its module uses {NN_FEATURE}, and gets it; the graph's moduleRequirements.features does not name it");
+        }
         let configuration = Configuration {
             properties: stage.graph.parameters(&operation.name, &stage.settings)?,
             schemas: stage.schemas.clone(),

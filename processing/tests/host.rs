@@ -52,6 +52,7 @@ fn chain(kinds: &[Kind]) -> Graph {
         operations: operations.collect(),
         connections: connections.collect(),
         module_configurations: configurations.collect(),
+        features: Vec::new(),
     })
     .unwrap()
 }

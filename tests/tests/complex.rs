@@ -85,6 +85,9 @@ fn what_comes_in_one_window_is_one_enriched_message() {
     let seen = all["object"][0]["result"].as_str().unwrap_or_default();
     assert!(seen.contains("cat") || seen.contains("tabby"), "the image shows a cat: {all}");
     assert_eq!(all["temperature"].as_array().map(Vec::len), Some(1), "one message for the window: {all}");
+    // The graph leaves unsaid that it needs neural networks, as AIO's own does: it gets them, and a warning.
+    let warning = "moduleRequirements.features does not name it";
+    assert!(broker.output().contains(warning), "{}", broker.output());
     // The implausible reading was dropped, and nothing else.
     assert_eq!(broker.metric("aio_dataflow_messages_filtered", &["complex"]), 1.0);
     assert_eq!(

@@ -39,6 +39,7 @@ impl GraphDefinition {
                 .iter()
                 .map(|configuration| configuration.part())
                 .collect(),
+            features: self.requirements.features.iter().map(|feature| feature.name.to_string()).collect(),
         }
     }
 

@@ -69,6 +69,18 @@ pub struct Settings {
     pub inline_budget: Option<Duration>,
     /// `forebay.dev/memory-limit` of a graph: the memory of one operator, in bytes.
     pub memory_limit: Option<u64>,
+    /// `forebay.dev/memory-soft-limit` of a graph: with more memory than this an operator is begun anew, in bytes.
+    pub memory_soft_limit: Option<u64>,
+    /// `forebay.dev/nn-memory-limit` of a graph: the models and tensors of one operator, in bytes.
+    pub nn_memory_limit: Option<u64>,
+    /// `forebay.dev/table-limit` of a graph: the elements of one operator's tables.
+    pub table_limit: Option<u32>,
+    /// `forebay.dev/handle-limit` of a graph: the buffers and other resources that one operator holds.
+    pub handle_limit: Option<u32>,
+    /// `forebay.dev/log-limit` of a graph: the lines that one operator logs in a second.
+    pub log_limit: Option<u32>,
+    /// `forebay.dev/metric-limit` of a graph: the metrics (names with labels) that one operator has.
+    pub metric_limit: Option<u32>,
     /// `forebay.dev/allowed-lateness` of a graph: how long after its end a window still takes messages.
     pub allowed_lateness: Option<Duration>,
     /// `forebay.dev/order-by: __ts` of a graph: what comes in comes in the order of that user property.
@@ -108,6 +120,12 @@ const OWN: &[(&str, &[&str])] = &[
             "forebay.dev/call-deadline",
             "forebay.dev/inline-budget",
             "forebay.dev/memory-limit",
+            "forebay.dev/memory-soft-limit",
+            "forebay.dev/nn-memory-limit",
+            "forebay.dev/table-limit",
+            "forebay.dev/handle-limit",
+            "forebay.dev/log-limit",
+            "forebay.dev/metric-limit",
             "forebay.dev/allowed-lateness",
             "forebay.dev/order-by",
             "forebay.dev/max-lateness",
@@ -233,6 +251,10 @@ fn read_setting(
     parsed(result, &text, value.position, path, report)
 }
 
+fn count(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| "must be a whole number, such as \"1000\"".to_owned())
+}
+
 fn apply(key: &str, text: &str, settings: &mut Settings) -> Result<(), String> {
     let positive = |duration: Duration| match duration {
         Duration::ZERO => Err("must be longer than nothing".to_owned()),
@@ -248,6 +270,12 @@ fn apply(key: &str, text: &str, settings: &mut Settings) -> Result<(), String> {
                 bytes => Some(bytes),
             }
         }
+        "memory-soft-limit" => settings.memory_soft_limit = Some(parse_bytes(text)?),
+        "nn-memory-limit" => settings.nn_memory_limit = Some(parse_bytes(text)?),
+        "table-limit" => settings.table_limit = Some(count(text)?),
+        "handle-limit" => settings.handle_limit = Some(count(text)?),
+        "log-limit" => settings.log_limit = Some(count(text)?),
+        "metric-limit" => settings.metric_limit = Some(count(text)?),
         "allowed-lateness" => settings.allowed_lateness = Some(parse_duration(text)?),
         "order-by" => match text {
             "__ts" => settings.order_by_timestamp = true,

@@ -181,6 +181,11 @@ impl<C: Clone> Engine<C> {
         self.held.len()
     }
 
+    /// Bytes of content of the items that wait inside.
+    pub fn held_bytes(&self) -> usize {
+        self.held.len_bytes()
+    }
+
     /// Feeds an item to every source and runs it to its end. Time stands still: a graph that keeps items wants
     /// [`Engine::push_at`], or [`Engine::advance`] beside this.
     pub fn push(&mut self, mut item: Item<C>, outlet: &mut impl Outlet<C>) {

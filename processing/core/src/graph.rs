@@ -97,6 +97,8 @@ pub struct Definition {
     pub connections: Vec<Connection>,
     /// What modules can be configured with.
     pub module_configurations: Vec<ModuleConfiguration>,
+    /// The features of the host that its modules need (`moduleRequirements.features`).
+    pub features: Vec<String>,
 }
 
 /// One operation.
@@ -147,6 +149,7 @@ pub struct Graph {
     name: String,
     nodes: Vec<Node>,
     module_configurations: Vec<ModuleConfiguration>,
+    features: Vec<String>,
 }
 
 /// One operation with where its output goes.
@@ -180,13 +183,18 @@ impl Graph {
                 Some(Arm::False) | None => nodes[from].next.push(to),
             }
         }
-        let Definition { name, module_configurations, .. } = definition;
-        Ok(Self { name, nodes, module_configurations })
+        let Definition { name, module_configurations, features, .. } = definition;
+        Ok(Self { name, nodes, module_configurations, features })
     }
 
     /// The graph's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether its definition says that its modules need this feature of the host.
+    pub fn declares(&self, feature: &str) -> bool {
+        self.features.iter().any(|declared| declared == feature)
     }
 
     /// The operations, in the order they were written.

@@ -94,7 +94,7 @@ pub fn try_start(
     Ok(Fixture { host, instance })
 }
 
-/// The same, with schemas; calls may take long, since tests share the machine.
+/// The same, with schemas.
 pub fn start_with_schemas(name: &str, kind: Kind, given: &[&str]) -> Result<Fixture, StartError> {
     try_start(name, kind, &[], given, patient())
 }
@@ -104,7 +104,8 @@ pub fn start(name: &str, kind: Kind, settings: &[(&str, &str)]) -> Fixture {
     try_start(name, kind, settings, &[], patient()).unwrap()
 }
 
-fn patient() -> Limits {
+/// Limits under which calls may take long, since tests share the machine.
+pub fn patient() -> Limits {
     Limits { call_max: Duration::from_secs(60), init_max: Duration::from_secs(120), ..Limits::default() }
 }
 
@@ -126,6 +127,9 @@ impl Fixture {
 }
 
 impl Operator for Fixture {
+    fn memory_bytes(&self) -> usize {
+        self.instance.memory_bytes()
+    }
     fn map(&mut self, data: Data) -> Result<Data, OperatorError> {
         self.instance.map(data)
     }

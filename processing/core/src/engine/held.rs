@@ -77,6 +77,10 @@ impl<C> Held<C> {
         self.items
     }
 
+    pub fn len_bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub fn first_due(&self) -> Option<Time> {
         self.due.first().map(|(time, _)| *time)
     }

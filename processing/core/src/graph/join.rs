@@ -255,7 +255,12 @@ impl Join {
             next: through(&node.next),
             next_true: through(&node.next_true),
         });
-        let graph = Graph { name: String::new(), nodes: nodes.collect(), module_configurations: Vec::new() };
+        let graph = Graph {
+            name: String::new(),
+            nodes: nodes.collect(),
+            module_configurations: Vec::new(),
+            features: Vec::new(),
+        };
         Joined { graph, origins: kept().map(|(_, origin)| origin).collect() }
     }
 }
