@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use processing::state_store::Quota;
 
 /// An MQTT broker that runs WebAssembly operator graphs inside its own message path.
 ///
@@ -106,6 +107,12 @@ pub struct Serve {
     /// schema.
     #[arg(long, value_name = "DIR")]
     pub schemas: Option<PathBuf>,
+    /// Keys that the state store may hold; what would be more is answered with an error.
+    #[arg(long, value_name = "NUMBER", default_value_t = Quota::KEYS_MAX_DEFAULT)]
+    pub state_store_keys: usize,
+    /// Bytes of keys and values that the state store may hold.
+    #[arg(long, value_name = "BYTES", default_value_t = Quota::BYTES_MAX_DEFAULT)]
+    pub state_store_bytes: usize,
     /// Answer /livez, /readyz and /metrics over HTTP here.
     #[arg(long, value_name = "ADDR:PORT")]
     pub admin: Option<SocketAddr>,

@@ -9,7 +9,7 @@ use broker_core::packet::{
     self, Connect, Decoded, Limits, Packet, PacketId, Properties, PublishProperties, QoS, RetainHandling,
     Subscribe, SubscribeOptions, SubscriptionList, Version,
 };
-
+use processing::state_store::Quota;
 use tokio::sync::oneshot;
 
 use crate::cli;
@@ -31,6 +31,8 @@ pub fn run(options: &cli::Demo) -> Result<(), ServeError> {
         data_dir: None,
         files: vec![resources],
         schemas: None,
+        state_store_keys: Quota::KEYS_MAX_DEFAULT,
+        state_store_bytes: Quota::BYTES_MAX_DEFAULT,
         admin: None,
         allow_anonymous: false,
     };

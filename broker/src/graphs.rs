@@ -18,7 +18,7 @@ use processing::module::Modules;
 use processing::registry::{Auth, Endpoint, Location, PlainHttp, Registry, RegistryError};
 use processing::runtime::{Flow, GraphError, GraphRuntime, Stage};
 use processing::schema::{SchemaCheck, SchemaRef, SchemaRegistry};
-use processing::state_store::StateStore;
+use processing::state_store::{Quota, StateStore};
 use processing_core::graph::{End, Link, Start};
 use processing_core::operator::Operator;
 use tokio::runtime::{Handle, RuntimeFlavor};
@@ -92,6 +92,7 @@ impl Graphs {
         broker: &Arc<Broker>,
         data_dir: Option<&Path>,
         schemas: Arc<SchemaRegistry>,
+        quota: Quota,
         health: Arc<Health>,
     ) -> Result<Self, HostError> {
         processing::registry::describe_metrics();
@@ -100,6 +101,7 @@ impl Graphs {
             on_overrun: Some(on_overrun),
             schemas: Arc::clone(&schemas),
             invoker: Some(CommandInvokers::new(broker)),
+            quota,
         })?;
         let modules = Arc::new(Modules::new(host, data_dir.map(|dir| dir.join("compiled"))));
         let registry = Registry::new(data_dir.map(|dir| dir.join("registry")));

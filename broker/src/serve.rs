@@ -9,6 +9,7 @@ use std::time::Duration;
 use broker_core::packet::ReasonCode;
 use metrics::counter;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use processing::state_store::Quota;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
@@ -122,7 +123,8 @@ async fn serve(
         errors.increment(1);
     }
     SchemaRegistryService::start(&schemas, &broker);
-    let graphs = Graphs::new(&broker, options.data_dir.as_deref(), schemas, Arc::clone(&health))
+    let quota = Quota { keys_max: options.state_store_keys, bytes_max: options.state_store_bytes };
+    let graphs = Graphs::new(&broker, options.data_dir.as_deref(), schemas, quota, Arc::clone(&health))
         .map_err(|error| ServeError::Start(error.to_string()))?;
     StateStoreService::start(graphs.state_store(), &broker);
     let graphs = Arc::new(graphs);

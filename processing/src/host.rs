@@ -13,7 +13,7 @@ use crate::limits::Limits;
 use crate::log::{GuestLog, Stdio};
 use crate::rpc::Invoker;
 use crate::schema::SchemaRegistry;
-use crate::state_store::StateStore;
+use crate::state_store::{Quota, StateStore};
 use crate::telemetry::GuestMetrics;
 use crate::ticker::{self, Running};
 
@@ -33,6 +33,8 @@ pub struct Options {
     pub schemas: Arc<SchemaRegistry>,
     /// Carries the guests' remote calls; without it they are refused.
     pub invoker: Option<Arc<dyn Invoker>>,
+    /// What the guests' state store may hold.
+    pub quota: Quota,
 }
 
 /// The host cannot be set up.
@@ -71,8 +73,8 @@ impl Host {
         #[cfg(feature = "wasi-nn")]
         crate::nn::link(&mut linker)?;
         let running = ticker::start(&engine)?;
-        let Options { on_overrun, schemas, invoker } = options;
-        let state_store = Arc::new(StateStore::default());
+        let Options { on_overrun, schemas, invoker, quota } = options;
+        let state_store = Arc::new(StateStore::new(quota));
         Ok(Self { engine, linker: Arc::new(linker), running, on_overrun, state_store, schemas, invoker })
     }
 

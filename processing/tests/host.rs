@@ -303,6 +303,21 @@ fn handles_do_not_pile_up_over_many_calls() {
 }
 
 #[test]
+fn a_guest_that_keeps_what_it_is_given_meets_its_handle_limit() {
+    let limits = Limits { handles_max: 16, restart_wait_min: Duration::ZERO, ..Limits::default() };
+    let mut graph = faults("keep", "", &limits);
+    let mut ended = Vec::new();
+    for at in 0..100 {
+        let seen = run(&mut graph, vec![b'x'; 10_000]);
+        if seen.out.is_empty() {
+            assert!(seen.error().is_fault(), "{:?}", seen.error());
+            ended.push(at);
+        }
+    }
+    assert!((3..=12).contains(&ended.len()), "one in sixteen or so: {ended:?}");
+}
+
+#[test]
 fn a_guest_sees_nothing_of_the_world() {
     let seen = run(&mut faults("look", "", &Limits::default()), "x");
     assert_eq!(seen.payload(), "environment 0, arguments 0, files false, network false");
@@ -311,6 +326,8 @@ fn a_guest_sees_nothing_of_the_world() {
 #[test]
 fn log_lines_metrics_and_prints_are_bounded() {
     assert_eq!(run(&mut faults("metrics", "", &Limits::default()), "x").payload(), "Some(1000)");
+    let few = Limits { metrics_max: 5, ..Limits::default() };
+    assert_eq!(run(&mut faults("metrics", "", &few), "x").payload(), "Some(5)");
     assert_eq!(run(&mut faults("log", "", &Limits::default()), "x").payload(), "x");
     assert_eq!(run(&mut faults("print", "", &Limits::default()), "x").payload(), "x");
 }

@@ -1,5 +1,7 @@
 //! Somebody who has nothing to do with what goes wrong: a client of its own, and the sample graph. Both must go on.
 
+use std::time::{Duration, Instant};
+
 use crate::forebay::Forebay;
 use crate::mqtt::{Client, Connect};
 
@@ -8,6 +10,7 @@ use crate::mqtt::{Client, Connect};
 pub struct Bystander {
     client: Client,
     count: u32,
+    worst: Duration,
 }
 
 impl Bystander {
@@ -16,11 +19,12 @@ impl Bystander {
         let mut client = Client::connect(broker.addr, &Connect::v5("bystander"));
         client.subscribe("bystander/#", 1);
         client.subscribe("sensor/temperature/processed", 0);
-        Self { client, count: 0 }
+        Self { client, count: 0, worst: Duration::ZERO }
     }
 
     /// One message from client to client and one through the graph, both checked.
     pub fn goes_on(&mut self) {
+        let begun = Instant::now();
         self.count += 1;
         let text = format!("message {}", self.count);
         self.client.publish("bystander/plain", 0, text.as_bytes());
@@ -33,5 +37,11 @@ impl Bystander {
         // As text: reading it back into a number could lose its last digit.
         let value = format!(r#""value":{:?},"#, (fahrenheit - 32.0) * 5.0 / 9.0);
         assert!(message.text().contains(&value), "{value} in {}", message.text());
+        self.worst = self.worst.max(begun.elapsed());
+    }
+
+    /// The longest that both took together.
+    pub fn worst(&self) -> Duration {
+        self.worst
     }
 }

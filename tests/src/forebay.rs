@@ -38,6 +38,7 @@ pub struct Serve {
     files: Vec<PathBuf>,
     data_dir: Option<PathBuf>,
     wrapper: Vec<String>,
+    options: Vec<String>,
 }
 
 impl Serve {
@@ -55,6 +56,12 @@ impl Serve {
     /// With a data directory that outlives the process.
     pub fn data_dir(mut self, path: impl Into<PathBuf>) -> Self {
         self.data_dir = Some(path.into());
+        self
+    }
+
+    /// With more options of the command.
+    pub fn options(mut self, options: &[&str]) -> Self {
+        self.options.extend(options.iter().map(|word| (*word).to_owned()));
         self
     }
 
@@ -87,7 +94,7 @@ impl Serve {
         };
         command.current_dir(repository()).arg("serve");
         command.arg("--listen").arg(addr.to_string()).arg("--admin").arg(admin.to_string());
-        command.arg("--data-dir").arg(data_dir);
+        command.arg("--data-dir").arg(data_dir).args(&self.options);
         for file in &self.files {
             command.arg("-f").arg(file);
         }

@@ -2,6 +2,7 @@
 //! traffic and another graph go on.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use forebay_tests::artifact::{Artifact, Shape};
 use forebay_tests::bystander::Bystander;
@@ -92,7 +93,8 @@ fn misbehaves(fault: &str, words: &[&str]) {
     let component = Artifact::new(Shape::Module, "faulty.wasm", operators::component("faults"));
     house.registry.push("faulty", "1.0.0", &component);
     let graph =
-        configured(&faulty_graph("registry", "faulty-graph:1.0.0"), &[("fault", fault), ("value", "poison")]);
+        configured(&faulty_graph("registry", "faulty-graph:1.0.0"), &[("fault", fault), ("value", "poison")])
+            .replace("  name: faulty\n", "  name: faulty\n  annotations: {forebay.dev/call-deadline: 6s}\n");
     let mut broker = house.start(&[graph]);
     broker.wait_ready();
     let mut bystander = Bystander::new(&broker);
@@ -106,6 +108,8 @@ fn misbehaves(fault: &str, words: &[&str]) {
         bystander.goes_on();
     }
     carries(&broker);
+    // Whoever had to wait for the call to be ended would have waited for its deadline.
+    assert!(bystander.worst() < Duration::from_secs(3), "{:?}", bystander.worst());
     says(&mut broker, &[&["faulty", "faulty/map"], words].concat());
 }
 

@@ -196,6 +196,25 @@ fn of_two_that_race_for_a_key_one_gets_it() {
 }
 
 #[test]
+fn the_quota_is_kept_and_what_goes_makes_room() {
+    let broker = Serve::new().options(&["--state-store-keys", "2", "--state-store-bytes", "100"]).start();
+    let mut client = Asker::new(&broker, "client");
+    let full = "-ERR the quota has been exceeded\r\n";
+    for (words, answer) in [
+        (&["SET", "a", "1"][..], "+OK\r\n"),
+        (&["SET", "b", "2"], "+OK\r\n"),
+        (&["SET", "c", "3"], full),
+        (&["SET", "b", "22"], "+OK\r\n"),
+        (&["DEL", "a"], ":1\r\n"),
+        (&["SET", "c", "3"], "+OK\r\n"),
+        (&["SET", "c", &"x".repeat(100)], full),
+        (&["GET", "c"], "$1\r\n3\r\n"),
+    ] {
+        assert_eq!(client.ask(words), answer, "{words:?}");
+    }
+}
+
+#[test]
 fn an_independent_client_gets_its_answer() {
     let broker = Serve::new().start();
     let mut command = Command::new("mosquitto_rr");

@@ -56,9 +56,16 @@ pub struct Quota {
     pub bytes_max: usize,
 }
 
+impl Quota {
+    /// Keys, unless said otherwise.
+    pub const KEYS_MAX_DEFAULT: usize = 1_000_000;
+    /// Bytes, unless said otherwise.
+    pub const BYTES_MAX_DEFAULT: usize = 256 << 20;
+}
+
 impl Default for Quota {
     fn default() -> Self {
-        Self { keys_max: 1_000_000, bytes_max: 256 << 20 }
+        Self { keys_max: Self::KEYS_MAX_DEFAULT, bytes_max: Self::BYTES_MAX_DEFAULT }
     }
 }
 

@@ -51,6 +51,7 @@ fn misbehave(input: DataModel) -> Result<DataModel, Error> {
         "print" => println!("{}", String::from_utf8_lossy(&payload)),
         "log" => (0..10_000).for_each(|n| logger::log(Level::Info, "faults", &format!("line {n}"))),
         "metrics" => message.payload = BufferOrBytes::Bytes(make_metrics()),
+        "keep" => std::mem::forget(std::mem::replace(&mut message.payload, BufferOrBytes::Bytes(payload))),
         "look" => message.payload = BufferOrBytes::Bytes(look()),
         _ => {}
     }
