@@ -3,6 +3,7 @@
 //! Models come with their component; the host has none of its own. What a guest holds here counts against
 //! [`Limits::nn_bytes_max`](crate::limits::Limits), and each step of an inference asks whether the call may go on.
 
+mod constants;
 mod onnx;
 
 use std::sync::Arc;

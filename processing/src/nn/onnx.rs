@@ -15,6 +15,7 @@ use tract_onnx::tract_hir::infer::Factoid;
 
 use super::bindings::wasi::nn::errors::ErrorCode;
 use super::bindings::wasi::nn::tensor::TensorType;
+use super::constants::{self, Unfit};
 use super::{Failure, Tensor as GuestTensor};
 
 /// Dimensions, type and elements of an output.
@@ -62,6 +63,11 @@ impl Model {
         if !sizes_are_true(graph, len) {
             let why = "a tensor of the model has more elements than the model has bytes";
             return Err(Failure::new(ErrorCode::InvalidEncoding, why));
+        }
+        match constants::fit(graph, bytes_max) {
+            Ok(()) => {}
+            Err(Unfit::TooLarge) => return Err(Failure::no_room(bytes_max)),
+            Err(Unfit::Unclear(why)) => return Err(Failure::new(ErrorCode::UnsupportedOperation, why)),
         }
         let outputs: Vec<String> = graph.output.iter().map(|output| output.name.clone()).collect();
         let read = guarded(ErrorCode::InvalidEncoding, || tract_onnx::onnx().model_for_proto_model(&model))?;
