@@ -103,4 +103,20 @@ mod c {
         let refused = try_start("c-filter", Kind::Filter, &[], &[], Limits::default());
         assert!(matches!(refused, Err(processing::instance::StartError::Refused)));
     }
+
+    #[test]
+    fn a_table_grows_up_to_its_limit_and_the_instance_lives_on() {
+        let limits = Limits { table_elements_max: 1_000, ..Limits::default() };
+        let mut operator = try_start("c-table", Kind::Filter, &[("elements", "400")], &[], limits).unwrap();
+        let mut grows = || operator.filter(&data(message("t", 1, "x")));
+        // What the component's own functions take is in its tables, too: a few elements.
+        assert_eq!([grows(), grows()], [Ok(true), Ok(true)]);
+        // The guest is told, as by any engine that has no room; what it does then is its own affair.
+        assert_eq!([grows(), grows()], [Ok(false), Ok(false)]);
+
+        let mut roomy =
+            try_start("c-table", Kind::Filter, &[("elements", "90000")], &[], Limits::default()).unwrap();
+        let mut grows = || roomy.filter(&data(message("t", 1, "x")));
+        assert_eq!([grows(), grows()], [Ok(true), Ok(false)]);
+    }
 }

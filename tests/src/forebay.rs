@@ -39,6 +39,7 @@ pub struct Serve {
     data_dir: Option<PathBuf>,
     wrapper: Vec<String>,
     options: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 impl Serve {
@@ -62,6 +63,12 @@ impl Serve {
     /// With more options of the command.
     pub fn options(mut self, options: &[&str]) -> Self {
         self.options.extend(options.iter().map(|word| (*word).to_owned()));
+        self
+    }
+
+    /// With a variable in its environment.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -92,7 +99,7 @@ impl Serve {
             }
             None => Command::new(binary()),
         };
-        command.current_dir(repository()).arg("serve");
+        command.current_dir(repository()).envs(self.environment).arg("serve");
         command.arg("--listen").arg(addr.to_string()).arg("--admin").arg(admin.to_string());
         command.arg("--data-dir").arg(data_dir).args(&self.options);
         for file in &self.files {

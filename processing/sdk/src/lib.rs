@@ -27,8 +27,14 @@
 
 pub use wasm_graph_sdk_macros as macros;
 
+#[cfg(all(feature = "allocator", target_arch = "wasm32", not(target_feature = "atomics")))]
+mod allocator;
 mod helpers;
 pub mod state_store;
+
+#[cfg(all(feature = "allocator", target_arch = "wasm32", not(target_feature = "atomics")))]
+#[global_allocator]
+static ALLOCATOR: allocator::Allocator = allocator::Allocator::new();
 
 /// What the host offers, as generated from the contract.
 #[allow(missing_docs, clippy::all)]
