@@ -82,7 +82,7 @@ Input is a folder whose files are payloads, in the order of their names, on the 
   {\"topic\":\"sensors\",\"timestamp\":1000,\"userProperties\":{\"k\":\"v\"},\"payload\":{\"value\":1}}
 with `payloadText`, `payloadBase64` or `payloadFile` in place of `payload` for what is not JSON. The clock goes to each \
 message's timestamp (milliseconds, or `__ts` among its user properties), and after the last one until every window \
-is closed.";
+is closed. A window takes messages for one more second after its end, as it does in a broker.";
 
 const MESSAGES_HELP: &str = "\
 Input is a folder whose files are payloads, in the order of their names, or one such file; or a file of JSON lines \

@@ -19,6 +19,7 @@ use processing::registry::{Auth, Endpoint, Location, PlainHttp, Registry, Regist
 use processing::runtime::{Flow, GraphError, GraphRuntime, Stage};
 use processing::schema::{SchemaCheck, SchemaRef, SchemaRegistry};
 use processing::state_store::{Quota, StateStore};
+use processing_core::engine::ALLOWED_LATENESS_MS;
 use processing_core::graph::{End, Link, Start};
 use processing_core::operator::Operator;
 use tokio::runtime::{Handle, RuntimeFlavor};
@@ -31,9 +32,8 @@ use crate::services::command_invoker::CommandInvokers;
 use crate::translate::Carry;
 use crate::turn::Turn;
 
-/// How long after its end a window still takes messages, unless the graph says otherwise. Many publishers stamp with
-/// whole seconds.
-const ALLOWED_LATENESS: Duration = Duration::from_secs(1);
+/// How long after its end a window still takes messages, unless the graph says otherwise.
+const ALLOWED_LATENESS: Duration = Duration::from_millis(ALLOWED_LATENESS_MS);
 /// The first wait before a registry is asked again; doubles up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_secs(1);
 /// The longest.

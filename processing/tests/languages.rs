@@ -57,6 +57,38 @@ mod python {
         assert!(arm(r#"{"humidity": {}}"#));
     }
 
+    #[test]
+    fn a_map_of_the_preview_adds_up_in_the_state_store() {
+        let mut operator = start("python-preview-map", Kind::Map, &[("key", "line-7"), ("other", "x")]);
+        let mut map = |text: &'static str| operator.map(data(message("t", 3, text)));
+        let made = map(r#"{"parts": 12, "line": 7}"#).unwrap();
+        assert_eq!(payload(&made), r#"{"parts": 12, "line": 7, "total": 12}"#);
+        let (made, given) = (message_of(&made), message("t", 3, ""));
+        assert_eq!((&made.user_properties, &made.topic), (&given.user_properties, &given.topic));
+        assert_eq!((&made.timestamp, &made.content_type), (&given.timestamp, &given.content_type));
+        assert_eq!(payload(&map(r#"{"parts": -2}"#).unwrap()), r#"{"parts": -2, "total": 10}"#);
+        for text in [r#"{"parts": true}"#, r#"{"parts": 1.5}"#, r#"{"total": 3}"#, "[1]"] {
+            assert_eq!(map(text).unwrap(), data(message("t", 3, text)));
+        }
+        assert_eq!(operator.stored("line-7").as_deref(), Some("10"));
+        // What somebody else wrote there is no reason to lose messages.
+        operator.store("line-7", "many");
+        let made = operator.map(data(message("t", 3, r#"{"parts": 1}"#))).unwrap();
+        assert_eq!(payload(&made), r#"{"parts": 1, "total": 1}"#);
+    }
+
+    #[test]
+    fn a_crash_of_a_map_of_the_preview_loses_its_message_and_not_its_sum() {
+        let mut operator = start("python-preview-map", Kind::Map, &[]);
+        operator.map(data(message("t", 3, r#"{"parts": 5}"#))).unwrap();
+        let Err(OperatorError::Trapped { .. }) = operator.map(data(message("t", 3, "{"))) else {
+            panic!("no JSON is an exception, and the preview has no errors")
+        };
+        let refused = try_start("python-preview-map", Kind::Map, &[("key", "")], &[], patient());
+        assert!(matches!(refused, Err(processing::instance::StartError::Refused)));
+        assert_eq!(operator.stored("parts-total").as_deref(), Some("5"));
+    }
+
     /// Whatever a Python export returns is never given back: without being begun anew, the instance would soon need more
     /// memory than it may have.
     #[test]

@@ -579,6 +579,10 @@ fn the_simple_graph_gives_the_vector_t01() {
 mod neural_networks {
     use super::*;
 
+    use bytes::Bytes;
+    use processing_core::engine::{Cause, Outlet};
+    use processing_core::item::{Item, Message};
+
     #[test]
     fn a_picture_of_a_cat_shows_a_cat() {
         let frame = start("format", Kind::Map, &[]).map(data(message("t", 3, CAT))).unwrap();
@@ -631,6 +635,198 @@ mod neural_networks {
         let mut operator = try_start("snapshot", Kind::Map, &[], &[], limits).unwrap();
         let frame = snapshot("rgb24", 224, 224, vec![0; FRAME_BYTES], 1);
         assert_eq!(operator.map(frame), Err(OperatorError::Deadline(Duration::from_millis(1))));
+    }
+
+    /// The model of the snapshot operator.
+    fn classifier() -> Vec<u8> {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/operators/target/model/classifier.onnx");
+        std::fs::read(path).unwrap_or_else(|error| panic!("{path}: {error}; run processing/operators/build"))
+    }
+
+    /// What ONNX is written in: a number, or the bytes of something.
+    mod protobuf {
+        fn varint(mut value: u64) -> Vec<u8> {
+            let mut bytes = Vec::new();
+            while value > 0x7F {
+                bytes.push(0x80 | (value & 0x7F) as u8);
+                value >>= 7;
+            }
+            bytes.push(value as u8);
+            bytes
+        }
+
+        pub fn number(field: u64, value: u64) -> Vec<u8> {
+            [varint(field << 3), varint(value)].concat()
+        }
+
+        pub fn bytes(field: u64, content: impl AsRef<[u8]>) -> Vec<u8> {
+            let content = content.as_ref();
+            [&*varint(field << 3 | 2), &*varint(content.len() as u64), content].concat()
+        }
+    }
+
+    /// A model that makes `scores` of `data`: what is below zero becomes zero.
+    fn relu(dimensions: &[u64]) -> Vec<u8> {
+        use protobuf::{bytes, number};
+        let shape: Vec<u8> = dimensions.iter().flat_map(|size| bytes(1, number(1, *size))).collect();
+        let tensor = [number(1, 1), bytes(2, shape)].concat();
+        let value = |name: &str| [bytes(1, name), bytes(2, bytes(1, &tensor))].concat();
+        let node = [bytes(1, "data"), bytes(2, "scores"), bytes(4, "Relu")].concat();
+        let graph =
+            [bytes(1, node), bytes(2, "relu"), bytes(11, value("data")), bytes(12, value("scores"))].concat();
+        [number(1, 8), bytes(7, graph), bytes(8, number(2, 13))].concat()
+    }
+
+    fn model(bytes: impl Into<Bytes>) -> Message {
+        message("model", 1, bytes)
+    }
+
+    /// Numbers for the model, and how they are arranged.
+    fn input(dimensions: &'static str, numbers: &[f32]) -> Message {
+        let payload: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+        let user_properties = vec![("dimensions".into(), dimensions.into())];
+        Message { user_properties, ..message("input", 2, payload) }
+    }
+
+    fn numbers(message: &Message) -> Vec<f32> {
+        message.payload.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+    }
+
+    /// What came of the messages: payloads that came out, and errors.
+    #[derive(Default)]
+    struct Judged {
+        out: Vec<Message>,
+        errors: Vec<String>,
+    }
+
+    impl Outlet<()> for Judged {
+        fn emit(&mut self, _: usize, item: Item<()>) {
+            self.out.push(message_of(&item.data).clone());
+        }
+        fn dropped(&mut self, operation: &str, cause: Cause, _: &()) {
+            let Cause::Error(OperatorError::Failed(error)) = cause else { panic!("{operation}: {cause:?}") };
+            self.errors.push(error);
+        }
+    }
+
+    impl Judged {
+        /// The only error since it was asked last.
+        fn error(&mut self) -> String {
+            let [error] = &std::mem::take(&mut self.errors)[..] else { panic!("one error") };
+            error.clone()
+        }
+    }
+
+    /// A graph that has a model, and shows after each bad one that it still has it and that messages go on.
+    struct Undeterred {
+        graph: Running,
+        judged: Judged,
+        bad: u64,
+    }
+
+    impl Undeterred {
+        fn start() -> Self {
+            let mut all = Self { graph: one_map("models"), judged: Judged::default(), bad: 0 };
+            all.push(model(relu(&[1, 3])));
+            all.goes_on();
+            all
+        }
+
+        fn push(&mut self, message: Message) {
+            self.graph.push_into(message, &mut self.judged);
+        }
+
+        /// The error that a bad message ends with.
+        fn refused(&mut self, bad: Message) -> String {
+            self.push(bad);
+            let error = self.judged.error();
+            self.bad += 1;
+            self.goes_on();
+            error
+        }
+
+        fn goes_on(&mut self) {
+            self.judged.out.clear();
+            self.push(message("other", 2, "as it is"));
+            self.push(input("1,3", &[-1.0, 0.5, 2.0]));
+            assert_eq!(self.judged.errors, [""; 0]);
+            let [other, answer] = &self.judged.out[..] else { panic!("two messages") };
+            assert_eq!((&*other.payload, numbers(answer)), (&b"as it is"[..], vec![0.0, 0.5, 2.0]));
+            let stats = self.graph.stats("map");
+            assert_eq!((stats.errors, stats.received - stats.passed), (self.bad, self.bad));
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_model_are_an_error_and_the_graph_goes_on_with_the_model_it_has() {
+        let mut graph = Undeterred::start();
+        assert_eq!(
+            graph.refused(model("")),
+            "ErrorCode::InvalidEncoding: this is no ONNX model: it has no graph"
+        );
+        let mut state = 1_u32;
+        let mut noise = |length: usize| -> Vec<u8> {
+            std::iter::repeat_with(|| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 24) as u8
+            })
+            .take(length)
+            .collect()
+        };
+        let mut garbage =
+            vec![b"this is no model".to_vec(), vec![0xFF; 1 << 20], vec![0; 5_000], super::CAT.to_vec()];
+        garbage.extend((1..200).map(&mut noise));
+        for bytes in garbage {
+            let error = graph.refused(model(bytes));
+            assert!(error.starts_with("ErrorCode::InvalidEncoding: "), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_model_that_ends_too_soon_is_an_error_and_the_graph_goes_on_with_the_model_it_has() {
+        let mut graph = Undeterred::start();
+        let whole = classifier();
+        for length in [1, 100, whole.len() / 10, whole.len() / 2, whole.len() - 100] {
+            let error = graph.refused(model(whole[..length].to_vec()));
+            assert!(error.starts_with("ErrorCode::InvalidEncoding: "), "{length}: {error}");
+        }
+        let small = relu(&[1, 3]);
+        for length in 1..small.len() - 4 {
+            let error = graph.refused(model(small[..length].to_vec()));
+            assert!(error.starts_with("ErrorCode::InvalidEncoding: "), "{length}: {error}");
+        }
+        // The whole of it is a model like another.
+        graph.push(model(whole));
+        graph.judged.out.clear();
+        graph.push(input("1,3,224,224", &vec![0.0; FRAME_BYTES]));
+        assert_eq!(graph.judged.errors, [""; 0]);
+        assert_eq!(numbers(&graph.judged.out[0]).len(), 1_000);
+    }
+
+    #[test]
+    fn a_model_that_wants_another_shape_is_an_error_with_each_message_and_the_graph_goes_on() {
+        let mut graph = Undeterred::start();
+        let wrong = |input: &str| format!("ErrorCode::InvalidArgument: input `data` {input}");
+        let error = graph.refused(input("1,4", &[0.0; 4]));
+        assert_eq!(error, wrong("has the dimensions [1, 3], not [1, 4]"));
+        let error = graph.refused(input("3", &[0.0; 3]));
+        assert_eq!(error, wrong("has the dimensions [1, 3], not [3]"));
+        let error = graph.refused(input("1,3", &[0.0; 2]));
+        assert_eq!(error, wrong("takes 12 bytes, not 8"));
+        let mut named = input("1,3", &[0.0; 3]);
+        named.user_properties.push(("name".into(), "picture".into()));
+        let error = graph.refused(named);
+        assert_eq!(error, "ErrorCode::InvalidArgument: the model's input `data` is not given");
+        // The other way round: the guest is right, and the model is not the one for it.
+        graph.push(model(relu(&[1, 3, 10, 10])));
+        for _ in 0..3 {
+            graph.push(input("1,3,224,224", &vec![0.0; FRAME_BYTES]));
+            let error = graph.judged.error();
+            assert_eq!(error, wrong("has the dimensions [1, 3, 10, 10], not [1, 3, 224, 224]"));
+            graph.bad += 1;
+        }
+        graph.push(model(relu(&[1, 3])));
+        graph.goes_on();
     }
 }
 

@@ -258,6 +258,24 @@ impl Client {
         Self { stream, level, read: Vec::new(), connack: Packet { first: 0, body: Vec::new() } }
     }
 
+    /// Connects to a broker that may be killed meanwhile; nothing when it was.
+    pub fn try_connect(addr: SocketAddr, connect: &Connect) -> Option<Self> {
+        let stream = TcpStream::connect(addr).ok()?;
+        stream.set_nodelay(true).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        let connack = Packet { first: 0, body: Vec::new() };
+        let mut client = Self { stream, level: connect.level, read: Vec::new(), connack };
+        client.send_to_the_unwilling(&connect.bytes());
+        client.connack = client.next()?;
+        assert_eq!((client.connack.kind(), client.connack.body[1]), (CONNACK, 0), "{:02x?}", client.connack);
+        Some(client)
+    }
+
+    /// The next packet, or nothing at the end of the connection.
+    pub fn try_packet(&mut self) -> Option<Packet> {
+        self.next()
+    }
+
     /// Whether the broker had a session for this client.
     pub fn session_present(&self) -> bool {
         self.connack.body[0] & 1 == 1
@@ -359,6 +377,11 @@ impl Client {
     /// The next packet, a PUBLISH; nothing is answered.
     pub fn message(&mut self) -> Publish {
         let packet = self.expect(PUBLISH);
+        self.read_publish(&packet)
+    }
+
+    /// What a PUBLISH says.
+    pub fn read_publish(&self, packet: &Packet) -> Publish {
         let body = &packet.body;
         let topic_end = 2 + usize::from(u16::from_be_bytes([body[0], body[1]]));
         let qos = (packet.first >> 1) & 3;
@@ -430,7 +453,9 @@ impl Client {
             match self.stream.read(&mut some) {
                 Ok(0) => return None,
                 Ok(n) => self.read.extend_from_slice(&some[..n]),
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
+                Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {
+                    return None;
+                }
                 Err(error) => panic!("nothing came for {PATIENCE:?}: {error}; unread: {:02x?}", self.read),
             }
         }

@@ -20,6 +20,21 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
     }
 }
 
+/// Looks again and again for a while; whether it came true.
+pub fn within(time: Duration, mut look: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + time;
+    loop {
+        if look() {
+            return true;
+        }
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return false;
+        }
+        thread::sleep(left.min(Duration::from_millis(10)));
+    }
+}
+
 /// A loopback address that nothing listens on. Taken below the range that outgoing connections use, and handed out
 /// once per process, so that tests side by side do not take each other's.
 pub fn free_addr() -> SocketAddr {

@@ -287,7 +287,10 @@ fn time_is_moved_by_hand_and_years_take_milliseconds() {
         celsius("1000", 25.0),
         celsius("\"1000:0:another\"", 15.0),
         celsius("2000", 1.0),
-        // Late: the clock is past it.
+        // A second is allowed, as in a broker.
+        celsius("1000", 30.0),
+        celsius("2001", 2.0),
+        // Late: the clock is past that.
         celsius("1000", 99.0),
         celsius(year_2100_ms, -1.0),
     ];
@@ -297,8 +300,9 @@ fn time_is_moved_by_hand_and_years_take_milliseconds() {
         ) + "\n"
     };
     let expected = [
-        summary(3, 25.0, 15.0, 20.0, 15.0),
+        summary(4, 30.0, 15.0, 22.5, 30.0),
         summary(1, 1.0, 1.0, 1.0, 1.0),
+        summary(1, 2.0, 2.0, 2.0, 2.0),
         summary(1, -1.0, -1.0, -1.0, -1.0),
     ];
     let files = Resources::default()

@@ -13,7 +13,7 @@ use processing::limits::Limits;
 use processing::module::Modules;
 use processing::runtime::{Flow, GraphRuntime, Stage};
 use processing::state_store::{Set, StateStore};
-use processing_core::engine::{Cause, Outlet};
+use processing_core::engine::{ALLOWED_LATENESS_MS, Cause, Outlet};
 use processing_core::graph::Graph;
 use processing_core::item::{self, Data, Item};
 use processing_core::time::Hlc;
@@ -114,7 +114,10 @@ impl Trial {
         };
         let modules = workshop.modules.with_state_store(Arc::new(store));
         let flow = Flow::of(Stage { name, graph, modules: bytes, settings, schemas });
-        let runtime = GraphRuntime::start_flow(&modules, flow, &limits).map_err(|error| error.to_string())?;
+        let mut runtime: GraphRuntime<Origin> =
+            GraphRuntime::start_flow(&modules, flow, &limits).map_err(|error| error.to_string())?;
+        // What is late here shall be late in a broker, and nothing else.
+        runtime.engine().set_lateness_ms(ALLOWED_LATENESS_MS);
         Ok(Self { runtime, clock: Clock::new("forebay"), now_ms: None, count: 0 })
     }
 

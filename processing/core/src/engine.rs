@@ -18,6 +18,10 @@ use crate::operator::{Operator, OperatorError};
 use crate::time::{Hlc, Time};
 use held::{Held, Window};
 
+/// How long after its end a window still takes messages, milliseconds, wherever nobody says otherwise: what runs a graph
+/// tells it to [`Engine::set_lateness_ms`]. Many publishers stamp with whole seconds.
+pub const ALLOWED_LATENESS_MS: u64 = 1_000;
+
 /// The node id of a graph's logical time, unless it is given another.
 const NODE: &str = "graph";
 /// One call in so many is measured, when there is a clock.

@@ -30,7 +30,7 @@ struct Lists {
 pub struct Allocator(UnsafeCell<Lists>);
 
 // SAFETY: a component has one thread, and nothing here calls back into it: no two calls are ever in `Lists` at once. The
-// module is for wasm32 without atomics only.
+// module is for wasm32 without atomics only, and for tests that keep an allocator to themselves.
 unsafe impl Sync for Allocator {}
 
 impl Allocator {
@@ -128,5 +128,132 @@ unsafe impl GlobalAlloc for Allocator {
                 moved
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A block that is given out, and the byte that it is full of.
+    struct Block {
+        at: *mut u8,
+        layout: Layout,
+        full_of: u8,
+    }
+
+    impl Block {
+        fn new(allocator: &Allocator, layout: Layout, full_of: u8) -> Self {
+            // SAFETY: no layout here is empty.
+            let at = unsafe { allocator.alloc(layout) };
+            let block = Self { at, layout, full_of };
+            block.check_address();
+            block.fill();
+            block
+        }
+
+        fn check_address(&self) {
+            assert!(
+                !self.at.is_null() && self.at.addr().is_multiple_of(self.layout.align()),
+                "{:?}",
+                self.layout
+            );
+        }
+
+        fn fill(&self) {
+            // SAFETY: the block is ours, and so long.
+            unsafe { ptr::write_bytes(self.at, self.full_of, self.layout.size()) };
+        }
+
+        /// Nobody else has written to it.
+        fn check(&self, size: usize) {
+            // SAFETY: the block is ours, has been filled, and is so long.
+            let bytes = unsafe { std::slice::from_raw_parts(self.at, size) };
+            assert!(bytes.iter().all(|byte| *byte == self.full_of), "{:?}", self.layout);
+        }
+
+        fn resize(&mut self, allocator: &Allocator, size: usize) {
+            let kept = size.min(self.layout.size());
+            // SAFETY: the block is the allocator's, with this layout, and `size` is not nothing.
+            self.at = unsafe { allocator.realloc(self.at, self.layout, size) };
+            self.layout = Layout::from_size_align(size, self.layout.align()).unwrap();
+            self.check_address();
+            self.check(kept);
+            self.fill();
+        }
+
+        fn free(self, allocator: &Allocator) {
+            self.check(self.layout.size());
+            // SAFETY: the block is the allocator's, with this layout.
+            unsafe { allocator.dealloc(self.at, self.layout) };
+        }
+    }
+
+    /// Numbers below `end`, the same each time.
+    fn random(state: &mut u64, end: usize) -> usize {
+        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (*state >> 33) as usize % end
+    }
+
+    /// Sizes around those of the lists, and some that no list has.
+    fn random_layout(state: &mut u64) -> Layout {
+        let size = match random(state, 4) {
+            0 => 1 + random(state, 2 * SMALL_MAX),
+            1 => SMALL_MAX - 1 + random(state, 3),
+            _ => 1 + random(state, 5 * GRAIN),
+        };
+        Layout::from_size_align(size, 1 << random(state, 7)).unwrap()
+    }
+
+    #[test]
+    fn what_is_in_a_block_stays_until_it_is_freed_whatever_is_allocated_beside_it() {
+        let allocator = Allocator::new();
+        let (mut state, mut blocks) = (1, Vec::new());
+        for step in 0..100_000_usize {
+            match random(&mut state, 5) {
+                0 | 1 => blocks.push(Block::new(&allocator, random_layout(&mut state), step as u8)),
+                2 if !blocks.is_empty() => {
+                    let at = random(&mut state, blocks.len());
+                    let size = random_layout(&mut state).size();
+                    blocks[at].resize(&allocator, size);
+                }
+                _ if !blocks.is_empty() => {
+                    let at = random(&mut state, blocks.len());
+                    blocks.swap_remove(at).free(&allocator);
+                }
+                _ => {}
+            }
+        }
+        blocks.into_iter().for_each(|block| block.free(&allocator));
+    }
+
+    #[test]
+    fn what_is_freed_is_the_next_to_be_given_out() {
+        let allocator = Allocator::new();
+        let layout = |size| Layout::from_size_align(size, 8).unwrap();
+        let (one, two) = (Block::new(&allocator, layout(40), 1), Block::new(&allocator, layout(48), 2));
+        let (first, second) = (one.at, two.at);
+        one.free(&allocator);
+        two.free(&allocator);
+        let again = [33, 48].map(|size| Block::new(&allocator, layout(size), 3));
+        assert_eq!(again.each_ref().map(|block| block.at), [second, first]);
+        assert_ne!(Block::new(&allocator, layout(49), 4).at, first, "of another size");
+        again.into_iter().for_each(|block| block.free(&allocator));
+    }
+
+    #[test]
+    fn calls_that_free_what_they_allocate_need_no_more_room() {
+        let allocator = Allocator::new();
+        let call = || {
+            let blocks = [8, 24, 100, 1000]
+                .map(|size| Block::new(&allocator, Layout::from_size_align(size, 8).unwrap(), size as u8));
+            blocks.into_iter().for_each(|block| block.free(&allocator));
+        };
+        // SAFETY: nothing else looks at the lists meanwhile.
+        let left = || unsafe { (*allocator.0.get()).left };
+        call();
+        let before = left();
+        (0..10_000).for_each(|_| call());
+        assert_eq!(left(), before);
     }
 }

@@ -79,3 +79,61 @@ impl From<Duration> for Timespec {
         Self { secs: duration.as_secs(), nanos: duration.subsec_nanos() }
     }
 }
+
+/// What needs no host: a buffer is the host's, and is not here.
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn clock() -> HybridLogicalClock {
+        let timestamp = Timespec { secs: 1_767_225_600, nanos: 999_999_999 };
+        HybridLogicalClock { timestamp, counter: u64::MAX, node_id: "node: ä".to_owned() }
+    }
+
+    #[test]
+    fn bytes_come_out_as_they_went_in_whether_copied_or_taken() {
+        for bytes in [Vec::new(), vec![0, 0xFF, b'\n'], vec![7; 100_000]] {
+            let wrapped = BufferOrBytes::from(bytes.clone());
+            assert!(matches!(wrapped, BufferOrBytes::Bytes(_)));
+            assert_eq!(wrapped.read(), bytes);
+            assert_eq!(wrapped.read(), bytes, "reading leaves them where they are");
+            assert_eq!(Vec::from(wrapped), bytes);
+        }
+    }
+
+    #[test]
+    fn text_comes_out_as_it_went_in_and_its_bytes_are_utf_8() {
+        for text in ["", "21.5 °C", "\0"] {
+            let wrapped = BufferOrString::from(text.to_owned());
+            assert!(matches!(wrapped, BufferOrString::String(_)));
+            assert_eq!(wrapped.read(), text.as_bytes());
+            assert_eq!(String::from(wrapped), text);
+        }
+    }
+
+    #[test]
+    fn a_messages_timestamp_and_a_clock_are_the_same_moment() {
+        let HybridLogicalClock { timestamp: Timespec { secs, nanos }, counter, node_id } = clock();
+        let stamp = Timestamp::from(clock());
+        assert_eq!((stamp.timestamp.secs, stamp.timestamp.nanos, stamp.counter), (secs, nanos, counter));
+        assert_eq!(stamp.node_id.read(), node_id.as_bytes());
+        let again = HybridLogicalClock::from(stamp);
+        assert_eq!((again.timestamp.secs, again.timestamp.nanos, again.counter), (secs, nanos, counter));
+        assert_eq!(again.node_id, node_id);
+    }
+
+    #[test]
+    fn a_duration_is_as_long_as_the_timespec_it_is_made_of() {
+        for duration in [Duration::ZERO, Duration::from_nanos(1), Duration::new(u64::MAX, 999_999_999)] {
+            let timespec = Timespec::from(duration);
+            assert_eq!((timespec.secs, timespec.nanos), (duration.as_secs(), duration.subsec_nanos()));
+            assert_eq!(Duration::from(timespec), duration);
+        }
+    }
+
+    #[test]
+    fn nanoseconds_beyond_a_second_are_seconds() {
+        let duration = Duration::from(Timespec { secs: 1, nanos: 2_500_000_000 });
+        assert_eq!(duration, Duration::from_millis(3_500));
+    }
+}

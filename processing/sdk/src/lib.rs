@@ -27,7 +27,8 @@
 
 pub use wasm_graph_sdk_macros as macros;
 
-#[cfg(all(feature = "allocator", target_arch = "wasm32", not(target_feature = "atomics")))]
+// Its tests run on the host, which has an allocator of its own.
+#[cfg(any(test, all(feature = "allocator", target_arch = "wasm32", not(target_feature = "atomics"))))]
 mod allocator;
 mod helpers;
 pub mod state_store;

@@ -29,3 +29,15 @@ pub fn set(
 ) -> Result<StateStoreSetResponse, StateStoreError> {
     host::set(key, value, timeout, fencing_token, options)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_set_without_options_is_set_whatever_is_there_and_stays() {
+        let options = SetOptions::default();
+        assert!(matches!(options.conditions, SetConditions::Unconditional));
+        assert!(options.expires.is_none());
+    }
+}

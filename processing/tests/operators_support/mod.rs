@@ -13,6 +13,8 @@ use processing::limits::Limits;
 use processing::module::Modules;
 use processing::runtime::{Flow, GraphRuntime, Stage};
 use processing::state_store::Set;
+#[cfg(feature = "wasi-nn")]
+use processing_core::engine::Stats;
 use processing_core::engine::{Cause, Outlet};
 use processing_core::graph::Kind;
 use processing_core::item::{Data, Item, Message, Snapshot};
@@ -234,7 +236,29 @@ pub fn graph(name: &str, settings: &[(&str, &str)]) -> Running {
 pub fn graph_with_schemas(name: &str, settings: &[(&str, &str)], given: &[&str]) -> Running {
     let path = format!("{}/../config/samples/graphs/{name}.yaml", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(&path).unwrap();
-    let checked = graph_definition(&path, &text).unwrap_or_else(|findings| panic!("{findings:?}"));
+    graph_of(name, &text, settings, given)
+}
+
+/// Starts a graph with one map.
+#[cfg(feature = "wasi-nn")]
+pub fn one_map(module: &str) -> Running {
+    let text = format!(
+        "metadata: {{$schema: x, name: One map, version: 1.0.0}}
+moduleRequirements: {{apiVersion: 1.1.0, runtimeVersion: 1.1.0, features: [{{name: wasi-nn}}]}}
+operations:
+  - {{operationType: source, name: source}}
+  - {{operationType: map, name: map, module: {module}}}
+  - {{operationType: sink, name: sink}}
+connections:
+  - {{from: {{name: source}}, to: {{name: map}}}}
+  - {{from: {{name: map}}, to: {{name: sink}}}}
+"
+    );
+    graph_of(module, &text, &[], &[])
+}
+
+fn graph_of(name: &str, text: &str, settings: &[(&str, &str)], given: &[&str]) -> Running {
+    let checked = graph_definition(name, text).unwrap_or_else(|findings| panic!("{findings:?}"));
     assert!(checked.warnings.is_empty(), "{:?}", checked.warnings);
     let references = checked.graph.nodes().iter().filter_map(|node| node.operation.module.clone());
     let bytes = references
@@ -259,10 +283,19 @@ impl Running {
     /// A message comes, at the time it was made.
     pub fn push(&mut self, message: Message) -> Out {
         let mut out = Out::default();
+        self.push_into(message, &mut out);
+        out
+    }
+    /// The same, where messages may end otherwise than by a filter.
+    pub fn push_into(&mut self, message: Message, outlet: &mut impl Outlet<()>) {
         let now_ms = message.timestamp.secs * 1000;
         let item = Item { time: message.timestamp.clone(), data: Data::Message(message), carry: () };
-        self.runtime.push_at(item, now_ms, &mut out);
-        out
+        self.runtime.push_at(item, now_ms, outlet);
+    }
+    /// What one of its operations has done so far.
+    #[cfg(feature = "wasi-nn")]
+    pub fn stats(&self, operation: &str) -> Stats {
+        self.runtime.stats().find(|(name, _)| *name == operation).unwrap().1
     }
     /// Time passes.
     pub fn advance(&mut self, now_ms: u64) -> Out {

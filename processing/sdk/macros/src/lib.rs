@@ -109,9 +109,7 @@ fn operator(contract: Contract, kind: &str, init: &Option<Ident>, function: &Ite
         _ => quote!(DataModel),
     };
     let (sdk, result) = match contract {
-        Contract::Current => {
-            (format_ident!("wasm_graph_sdk"), quote!(::std::result::Result<#result, Error>))
-        }
+        Contract::Current => (format_ident!("wasm_graph_sdk"), quote!(::std::result::Result<#result, Error>)),
         Contract::Preview => (format_ident!("tinykube_wasm_sdk"), result),
     };
     let init = match init {
