@@ -2,16 +2,18 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use broker_core::Millis;
+use broker_core::durable::Durable;
 use broker_core::hlc;
 use broker_core::message::{Message, Publication};
-use broker_core::packet::ReasonCode;
+use broker_core::packet::{PacketId, PublishProperties, ReasonCode, Role};
 use broker_core::retained::Retained;
 use broker_core::router::{Options, Router};
 use broker_core::session::{self, Session, Will};
 use broker_core::topic;
+use broker_store::{Event, SessionState};
 use foldhash::HashMap;
 use parking_lot::{Mutex, RwLock};
 use tokio::net::TcpStream;
@@ -19,6 +21,7 @@ use tokio::net::TcpStream;
 use crate::client::Client;
 use crate::metrics::Metrics;
 use crate::ordered::Ordered;
+use crate::persistence::{self, Persistence, Policy};
 use crate::pipeline::Source;
 use crate::route::{Route, ServiceRef, Subscriber};
 use crate::services::Service;
@@ -82,6 +85,7 @@ pub struct Broker {
     retained: RwLock<Retained>,
     clock: Mutex<hlc::Clock>,
     next: AtomicU64,
+    persistence: OnceLock<Arc<Persistence>>,
 }
 
 /// A CONNECT that was accepted.
@@ -98,6 +102,8 @@ pub struct Opening {
     pub socket: Arc<TcpStream>,
     /// Longest silence of the client in milliseconds; 0 is none.
     pub silence_ms_max: u64,
+    /// The client asks that all its subscriptions be persisted.
+    pub persist: bool,
 }
 
 /// A session with its new connection.
@@ -110,6 +116,10 @@ pub struct Opened {
     pub present: bool,
     /// Wills that the end of the session's former life sets free.
     pub wills: Vec<Arc<Message>>,
+    /// The record that the CONNACK waits for, 0 for none; or why the session cannot be written down.
+    pub wait: Result<u64, ReasonCode>,
+    /// All its subscriptions are persisted.
+    pub persisted: bool,
 }
 
 impl Broker {
@@ -127,7 +137,56 @@ impl Broker {
             retained: RwLock::default(),
             clock: Mutex::new(hlc::Clock::new(node)),
             next: AtomicU64::new(1),
+            persistence: OnceLock::new(),
         })
+    }
+
+    /// What is kept on disk, if anything is.
+    pub fn persistence(&self) -> Option<&Persistence> {
+        self.persistence.get().map(|persistence| &**persistence)
+    }
+
+    /// From now on, what is asked for is kept on disk. What was kept is here again: sessions with their subscriptions,
+    /// which messages are routed to, and retained messages. Called once, before there are clients.
+    pub fn persist(&self, persistence: Arc<Persistence>, now: Millis) {
+        let mut over = Vec::new();
+        {
+            let state = persistence.store.state();
+            let highest = state.sessions().map(|(number, _)| number).max().unwrap_or(0);
+            self.next.fetch_max(highest + 1, Ordering::AcqRel);
+            for (number, kept) in state.sessions() {
+                let client = restore(number, kept, &persistence.policy, now);
+                if kept.closed.is_none() {
+                    // Its connection ended with the process.
+                    over.push(Event::SessionClosed { session: number, at: persistence::to_wall(now) });
+                }
+                self.numbers.lock().insert(number, Arc::downgrade(&client));
+                for (filter, options) in client.lock().session.subscriptions().clone() {
+                    self.add(&filter, number, Subscriber::Client(Arc::clone(&client)), options);
+                }
+                self.clients.lock().insert(kept.client_id.clone(), client);
+            }
+        }
+        let retained: Vec<u64> = persistence.store.state().retained().map(|(_, number)| number.0).collect();
+        for message in retained.into_iter().filter_map(|number| persistence.read(number)) {
+            self.retain_message(message);
+        }
+        if !over.is_empty() {
+            persistence.note(over);
+        }
+        self.metrics.total_sessions.set(self.clients.lock().len() as f64);
+        let _ = self.persistence.set(persistence);
+    }
+
+    /// Whether the message is kept on disk as its topic's retained one. Where the one before is, it must be: or that
+    /// would come back.
+    pub fn persists_retained(&self, publication: &Publication<'_>, persistence: &Persistence) -> bool {
+        let asked = || {
+            let properties = PublishProperties::parse(publication.forward.properties, Role::Client);
+            properties.is_ok_and(|properties| persistence::asked(properties.user_properties()))
+        };
+        let topic = publication.topic();
+        persistence.policy.retained(topic, asked) || persistence.retains(topic)
     }
 
     /// A number nothing else has: for sessions, graphs and connections.
@@ -148,10 +207,11 @@ impl Broker {
     /// Gives a connection its session: the one it had, or a new one. A connection that had it before is
     /// sent away [MQTT-3.1.4-3].
     pub fn open(&self, opening: Opening, now: Millis) -> Opened {
-        let Opening { client_id, clean_start, expiry, will, socket, silence_ms_max } = opening;
+        let Opening { client_id, clean_start, expiry, will, socket, silence_ms_max, persist } = opening;
         let client_id = if client_id.is_empty() { self.assign_client_id() } else { client_id };
         let number = self.number();
         let mut wills = Vec::new();
+        let mut ended = None;
         let mut clients = self.clients.lock();
         let known = clients.get(&client_id).cloned();
         let resumed = known.filter(|client| {
@@ -169,6 +229,7 @@ impl Broker {
                 wills.push(will.message(now));
             }
             if over {
+                ended = state.session.is_durable().then(|| state.session.id());
                 state.release();
                 state.end_ordered();
                 let filters: Vec<Box<str>> = state.session.subscriptions().keys().cloned().collect();
@@ -190,11 +251,46 @@ impl Broker {
         let mut state = client.lock();
         state.session.expiry = expiry;
         state.session.will = will;
+        let (wait, persisted) = self.persist_opening(&mut state.session, ended, persist);
         state.attach(number, socket, silence_ms_max, now);
         drop(state);
         self.metrics.total_sessions.set(clients.len() as f64);
         self.metrics.connected_sessions.increment(1);
-        Opened { client, number, present, wills }
+        Opened { client, number, present, wills, wait, persisted }
+    }
+
+    /// Writes down that a session opens, if it is one of those that are, and that the one before has ended. What to wait
+    /// for, and whether all its subscriptions are persisted.
+    fn persist_opening(
+        &self,
+        session: &mut Session,
+        ended: Option<u64>,
+        asked: bool,
+    ) -> (Result<u64, ReasonCode>, bool) {
+        let Some(persistence) = self.persistence() else { return (Ok(0), false) };
+        let all = session.expiry > 0 && persistence.policy.session(session.client_id(), asked);
+        let is_new = all && !session.is_durable();
+        let mut events: Vec<Event> =
+            ended.map(|session| Event::SessionEnded { session }).into_iter().collect();
+        if all || session.is_durable() {
+            events.push(persistence::opened(session));
+        }
+        if is_new {
+            events.extend(persistence::subscriptions(session));
+        }
+        if events.is_empty() {
+            return (Ok(0), false);
+        }
+        let wait = persistence.append(events, 0);
+        if is_new && wait.is_ok() {
+            session.persist(Durable::default());
+        }
+        let durable = session.durable();
+        let persisted = durable.is_some_and(|durable| {
+            durable.all |= all;
+            durable.all
+        });
+        (wait, persisted)
     }
 
     fn assign_client_id(&self) -> Box<str> {
@@ -224,6 +320,9 @@ impl Broker {
         let due = state.session.expiry == 0 || state.session.will.as_ref().is_some_and(|w| w.delay == 0);
         let will = if due { state.session.will.take() } else { None };
         let over = state.session.expiry == 0;
+        if let Some(persistence) = self.persistence().filter(|_| !over && state.session.is_durable()) {
+            persistence.note(persistence::closed(&state.session));
+        }
         drop(state);
         self.tell_disconnected(client.id());
         if over {
@@ -245,6 +344,9 @@ impl Broker {
             clients.remove(&id);
         }
         let filters: Vec<Box<str>> = state.session.subscriptions().keys().cloned().collect();
+        if let Some(persistence) = self.persistence().filter(|_| state.session.is_durable()) {
+            persistence.note(vec![Event::SessionEnded { session: client.id() }]);
+        }
         drop(state);
         self.metrics.total_sessions.set(clients.len() as f64);
         drop(clients);
@@ -335,7 +437,18 @@ impl Broker {
 
     /// Keeps a message as its topic's retained one; one over the limit is not kept and counted.
     pub fn retain(&self, publication: &mut Publication<'_>) {
-        let message = publication.owned();
+        self.retain_message(publication.owned());
+    }
+
+    /// The topic has no retained message any more.
+    pub fn clear_retained(&self, topic: &str) {
+        let mut retained = self.retained.write();
+        retained.remove(topic);
+        self.show_retained(&retained);
+    }
+
+    /// Keeps a message as its topic's retained one; one over the limit is not kept and counted.
+    pub fn retain_message(&self, message: Arc<Message>) {
         let mut retained = self.retained.write();
         let freed = retained.get(message.topic()).map_or(0, |old| old.size());
         if !message.payload().is_empty()
@@ -370,6 +483,31 @@ impl Broker {
             self.show_retained(&retained);
         }
     }
+}
+
+/// A session as it was kept.
+fn restore(number: u64, kept: &SessionState, policy: &Policy, now: Millis) -> Arc<Client> {
+    let mut session = Session::new(number, &kept.client_id);
+    session.expiry = kept.expiry;
+    session.will = kept
+        .will
+        .as_ref()
+        .map(|will| Box::new(Will { message: persistence::message_of(&will.message), delay: will.delay }));
+    session.close(kept.closed.map_or(now, |at| persistence::from_wall(at).min(now)));
+    for (filter, (options, persisted)) in &kept.subscriptions {
+        session.subscribe(filter, persistence::options_of(options, *persisted));
+    }
+    let entries = || kept.queue.iter();
+    let ids = entries().filter_map(|entry| Some((PacketId::new(entry.packet_id)?, entry.message.0)));
+    let first = entries().next().map(|entry| entry.message.0);
+    let last = entries().next_back().map_or(0, |entry| entry.message.0);
+    let mut durable = Durable::restored(policy.session(&kept.client_id, false), first, last, ids);
+    for id in kept.incoming.iter().copied().filter_map(PacketId::new) {
+        session.on_publish_qos2(id);
+        durable.incoming.insert(id);
+    }
+    session.persist(durable);
+    Client::new(session)
 }
 
 /// Takes a shared filter apart: group, then the filter proper.

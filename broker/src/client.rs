@@ -1,17 +1,19 @@
 //! One session with its socket: what any task may append to and write out.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::task::Waker;
 
 use broker_core::Millis;
 use broker_core::outbox::{Outbox, Outgoing};
-use broker_core::packet::ReasonCode;
-use broker_core::session::Session;
+use broker_core::packet::{PacketId, PacketType, ReasonCode};
+use broker_core::session::{Session, write_ack_reason};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::net::TcpStream;
 
 use crate::ordered::Ordered;
+use crate::persistence::Persistence;
 
 /// Above this many bytes that the socket did not take, publishers to this client are made to wait.
 pub const OUTBOX_HIGH_BYTES: usize = 512 * 1024;
@@ -40,10 +42,41 @@ pub struct State {
     pub connection: Option<Connection>,
     /// Subscriptions that are fed in order, by filter as written.
     pub ordered: Vec<(Box<str>, Arc<Ordered>)>,
+    /// Answers that wait for what is being written down, and those behind them [MQTT-4.6.0-2].
+    owed: VecDeque<Owed>,
     /// The last turn that has this client on its list of outboxes to write.
     pub touched: u64,
     /// Publishers that wait until the outbox has room.
     waiting: Vec<Waker>,
+}
+
+/// An answer to the client.
+#[derive(Debug)]
+pub enum Answer {
+    /// PUBACK, PUBREC or PUBCOMP; a PUBACK or PUBREC of a message that could not be written says so.
+    Ack {
+        /// Which.
+        kind: PacketType,
+        /// Of which exchange.
+        id: PacketId,
+        /// How it went, if what it waits for is written.
+        reason: ReasonCode,
+    },
+    /// Whole packets: one for when what it waits for is written, and one for when it is not.
+    Packet {
+        /// What is said then.
+        written: Box<[u8]>,
+        /// What is said otherwise.
+        refused: Box<[u8]>,
+    },
+}
+
+/// An answer that waits.
+#[derive(Debug)]
+struct Owed {
+    /// For the record of this number; 0 for its turn only.
+    number: u64,
+    answer: Answer,
 }
 
 /// The socket side of a connected session.
@@ -86,6 +119,7 @@ impl Client {
                 outbox: Outbox::default(),
                 connection: None,
                 ordered: Vec::new(),
+                owed: VecDeque::new(),
                 touched: 0,
                 waiting: Vec::new(),
             }),
@@ -140,6 +174,7 @@ impl State {
     /// Makes `socket` the session's connection; the outbox starts empty.
     pub fn attach(&mut self, number: u64, socket: Arc<TcpStream>, silence_ms_max: u64, now: Millis) {
         self.outbox.clear();
+        self.owed.clear();
         self.touched = 0;
         self.release();
         self.connection = Some(Connection {
@@ -161,9 +196,54 @@ impl State {
         if mine {
             self.connection = None;
             self.outbox.clear();
+            self.owed.clear();
             self.release();
         }
         mine
+    }
+
+    /// Answers the client: once the record `number` is written, and in the order of the answers. 0 waits for none.
+    pub fn answer(&mut self, number: u64, answer: Answer, persistence: Option<&Persistence>) {
+        match persistence {
+            Some(persistence) if number > 0 || !self.owed.is_empty() => {
+                self.owed.push_back(Owed { number, answer });
+                // What it waits for may have been told while it was made.
+                self.settle(persistence);
+            }
+            _ => self.write(answer, false),
+        }
+    }
+
+    /// The record that the last answer waits for; 0 when none does.
+    pub fn last_owed(&self) -> u64 {
+        self.owed.iter().map(|owed| owed.number).max().unwrap_or(0)
+    }
+
+    /// Sends the answers whose records are written.
+    pub fn settle(&mut self, persistence: &Persistence) {
+        let told = persistence.told();
+        while self.owed.front().is_some_and(|owed| owed.number <= told) {
+            let Some(Owed { number, answer }) = self.owed.pop_front() else { return };
+            self.write(answer, number > 0 && persistence.is_refused(number));
+        }
+    }
+
+    fn write(&mut self, answer: Answer, refused: bool) {
+        let Some(version) = self.session.link().map(|link| link.version) else { return };
+        match answer {
+            Answer::Ack { kind, id, reason } => {
+                let reason = if refused { ReasonCode::UnspecifiedError } else { reason };
+                let taken = matches!(kind, PacketType::PubAck | PacketType::PubRec);
+                if taken && reason.is_error() && !version.is_v5() {
+                    // There is no other way to say it [MQTT-3.3.5-2].
+                    return self.kick(reason);
+                }
+                write_ack_reason(version, kind, id, reason, &mut self.outbox);
+            }
+            Answer::Packet { written, refused: no } => {
+                self.outbox.buffer().extend_from_slice(if refused { &no } else { &written });
+            }
+        }
     }
 
     /// The connection, if it is this one.

@@ -5,12 +5,14 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use broker_core::Millis;
 
+const TEN_YEARS_MS: u64 = 10 * 365 * 24 * 3_600_000;
+
 /// Milliseconds since the process began; never goes back. Sessions, expiries and keep-alives count with it.
 pub fn monotonic() -> Millis {
     static START: OnceLock<Instant> = OnceLock::new();
     let start = START.get_or_init(Instant::now);
-    // Begins at one hour, so that "so long ago" never underflows.
-    Millis(3_600_000 + u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX))
+    // Begins at ten years, so that "so long ago" never underflows, not even what was written down by a process before.
+    Millis(TEN_YEARS_MS + u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Milliseconds since the Unix epoch, for timestamps.

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use tokio::net::TcpStream;
 
 use crate::broker::{Broker, Limits, Opened, Opening};
-use crate::{clock, metrics};
+use crate::{clock, metrics, persistence};
 
 /// Seconds a 3.1 or 3.1.1 session without clean session outlives its connection, where nothing is
 /// configured: for ever, as the standard has it.
@@ -43,7 +43,7 @@ pub async fn establish(broker: &Broker, socket: &Arc<TcpStream>) -> Option<Estab
             None
         }
         Ok(Err(_)) => None,
-        Ok(Ok(())) => answer(broker, socket, bytes),
+        Ok(Ok(())) => answer(broker, socket, bytes).await,
     }
 }
 
@@ -71,7 +71,7 @@ fn connect_limits(limits: &Limits) -> packet::Limits {
     of
 }
 
-fn answer(broker: &Broker, socket: &Arc<TcpStream>, bytes: Vec<u8>) -> Option<Established> {
+async fn answer(broker: &Broker, socket: &Arc<TcpStream>, bytes: Vec<u8>) -> Option<Established> {
     let (connect, taken) = match packet::decode_connect(&bytes, &connect_limits(&broker.limits)) {
         Ok(DecodedConnect::Connect(connect, taken)) => (connect, taken),
         Ok(DecodedConnect::Incomplete { .. }) => return None,
@@ -85,7 +85,7 @@ fn answer(broker: &Broker, socket: &Arc<TcpStream>, bytes: Vec<u8>) -> Option<Es
         }
     };
     let version = connect.version;
-    match accept(broker, socket, &connect) {
+    match accept(broker, socket, &connect).await {
         Ok((opened, problem_information)) => {
             Some(Established { opened, version, problem_information, rest: bytes[taken..].to_vec() })
         }
@@ -109,7 +109,7 @@ fn send(socket: &TcpStream, version: Version, connack: &ConnAck<'_>) {
     }
 }
 
-fn accept(
+async fn accept(
     broker: &Broker,
     socket: &Arc<TcpStream>,
     connect: &Connect<'_>,
@@ -126,6 +126,7 @@ fn accept(
         (false, false) => V3_EXPIRY,
     };
     let expiry = asked.min(broker.limits.session_expiry_max);
+    let asked_persistence = v5 && persistence::asked(properties.user_properties());
     let link = Link {
         version: connect.version,
         receive_maximum: properties.receive_maximum().unwrap_or(u16::MAX),
@@ -140,9 +141,15 @@ fn accept(
             socket: Arc::clone(socket),
             // [MQTT-3.1.2-22]
             silence_ms_max: u64::from(connect.keep_alive) * 1500,
+            persist: asked_persistence,
         },
         now,
     );
+    if let Err(reason) = written(broker, &opened).await {
+        opened.client.lock().session.expiry = 0;
+        broker.close(&opened.client, opened.number, now, false);
+        return Err(reason);
+    }
     let assigned = connect.client_id.is_empty();
     let mut guard = opened.client.lock();
     let state = &mut *guard;
@@ -152,6 +159,9 @@ fn accept(
             let expiry = (expiry != asked).then_some(expiry);
             let id = assigned.then(|| state.session.client_id().to_owned());
             describe(&broker.limits, expiry, id.as_deref(), &mut said);
+            if asked_persistence {
+                persistence::granted(opened.persisted, &mut said);
+            }
         }
         let connack = ConnAck {
             session_present: opened.present, // [MQTT-3.2.2-2] [MQTT-3.2.2-3]
@@ -162,9 +172,22 @@ fn accept(
             return Err(ReasonCode::UnspecifiedError);
         }
         state.session.open(link, now, &broker.limits.session, &mut state.outbox);
+        state.session.pump_durable(now, &broker.limits.session, &mut state.outbox);
     }
     drop(guard);
+    if let Some(persistence) = broker.persistence() {
+        persistence.fill(&opened.client);
+    }
     Ok((opened, properties.request_problem_information().unwrap_or(true)))
+}
+
+/// Waits until it is written down that the session is open: a client that was told so must find it again.
+async fn written(broker: &Broker, opened: &Opened) -> Result<(), ReasonCode> {
+    let number = opened.wait?;
+    match broker.persistence() {
+        Some(persistence) if number > 0 => persistence.written(number).await,
+        _ => Ok(()),
+    }
 }
 
 /// What a v5 client is told of the broker's limits.

@@ -9,8 +9,8 @@ use broker_core::packet::ReasonCode;
 
 use crate::broker::Broker;
 use crate::client::Client;
-use crate::clock;
 use crate::turn::Turn;
+use crate::{clock, persistence};
 
 /// Looks after the broker once a second, for ever.
 pub async fn run(broker: Arc<Broker>) {
@@ -22,6 +22,9 @@ pub async fn run(broker: Arc<Broker>) {
         count += 1;
         let now = clock::monotonic();
         look(&broker, now);
+        if let Some(persistence) = broker.persistence() {
+            persistence.show();
+        }
         // A walk over all retained messages is not for every second.
         if count.is_multiple_of(10) {
             broker.expire_retained(now);
@@ -63,6 +66,9 @@ fn look_at(broker: &Broker, client: &Arc<Client>, now: Millis, wills: &mut Vec<A
         && let Some(will) = state.session.will.take()
     {
         wills.push(will.message(now));
+        if let Some(persistence) = broker.persistence().filter(|_| state.session.is_durable()) {
+            persistence.note(persistence::closed(&state.session));
+        }
     }
     drop(state);
     if over {

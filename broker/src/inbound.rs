@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use broker_core::durable::Durable;
 use broker_core::message::Publication;
 use broker_core::packet::{
     self, PINGRESP, Packet, PacketId, PacketType, Properties, PropertiesBuilder, Property, Publish, QoS,
@@ -9,13 +10,15 @@ use broker_core::packet::{
 };
 use broker_core::reorder::Order;
 use broker_core::router::Options;
-use broker_core::session::{Delivered, Delivery, write_ack_reason};
+use broker_core::session::{Delivered, Delivery, PubRec, Session};
+use broker_store::{Event, Lsn};
 
 use crate::broker::split_share;
-use crate::client::Client;
+use crate::client::{Answer, Client};
 use crate::connection::End;
 use crate::ordered::{self, Held, Ordered};
-use crate::turn::Turn;
+use crate::persistence;
+use crate::turn::{Taken, Turn};
 
 /// The receiving side of a connection.
 pub struct Inbound {
@@ -36,18 +39,18 @@ impl Inbound {
     pub fn packet(&mut self, packet: Packet<'_>, turn: &mut Turn<'_>) -> Result<(), End> {
         match packet {
             Packet::Publish(publish) => self.publish(&publish, turn),
-            Packet::PubAck(ack) => {
-                self.peer.acknowledged(turn, |session, _| session.on_puback(ack.packet_id))
-            }
+            Packet::PubAck(ack) => self.peer.acknowledged(turn, |session, _| {
+                let done = session.on_puback(ack.packet_id);
+                done.map_or(PubRec::Answered, PubRec::Done)
+            }),
             Packet::PubRec(ack) => self
                 .peer
                 .acknowledged(turn, |session, outbox| session.on_pubrec(ack.packet_id, ack.reason, outbox)),
-            Packet::PubRel(ack) => {
-                self.peer.acknowledged(turn, |session, outbox| session.on_pubrel(ack.packet_id, outbox))
-            }
-            Packet::PubComp(ack) => {
-                self.peer.acknowledged(turn, |session, _| session.on_pubcomp(ack.packet_id))
-            }
+            Packet::PubRel(ack) => self.peer.released(ack.packet_id, turn),
+            Packet::PubComp(ack) => self.peer.acknowledged(turn, |session, _| {
+                let done = session.on_pubcomp(ack.packet_id);
+                done.map_or(PubRec::Answered, PubRec::Done)
+            }),
             Packet::Subscribe(subscribe) => self.peer.subscribe(&subscribe, turn),
             Packet::Unsubscribe(unsubscribe) => self.peer.unsubscribe(&unsubscribe, turn),
             Packet::PingReq => self.peer.write(turn, |out| {
@@ -84,14 +87,27 @@ impl Inbound {
         };
         if publish.qos == QoS::AtLeastOnce {
             let taken = turn.publish(&mut publication);
-            return peer.acknowledge(turn, PacketType::PubAck, id, received(taken));
+            return peer.acknowledge(turn, PacketType::PubAck, id, taken);
         }
-        let reason = match peer.begin_qos2(id, turn)? {
-            true => received(turn.publish(&mut publication)),
-            false => ReasonCode::Success,
+        let taken = match peer.begin_qos2(id, turn)? {
+            Begun::New { durable } => {
+                let from = durable.then(|| (peer.client.id(), id.get()));
+                let taken = turn.publish_from(&mut publication, from);
+                peer.note_qos2(id, taken, durable);
+                taken
+            }
+            Begun::Again(number) => Taken::Once(number),
         };
-        peer.acknowledge(turn, PacketType::PubRec, id, reason)
+        peer.acknowledge(turn, PacketType::PubRec, id, taken)
     }
+}
+
+/// A QoS 2 message comes.
+enum Begun {
+    /// For the first time; whether it is to be remembered on disk.
+    New { durable: bool },
+    /// Again; the record that its answer waits for.
+    Again(u64),
 }
 
 /// Whom the packets come from.
@@ -107,19 +123,58 @@ impl Peer {
     fn acknowledged(
         &self,
         turn: &mut Turn<'_>,
-        note: impl FnOnce(&mut broker_core::session::Session, &mut broker_core::outbox::Outbox),
+        note: impl FnOnce(&mut Session, &mut broker_core::outbox::Outbox) -> PubRec,
     ) -> Result<(), End> {
         let mut guard = self.client.lock();
         let state = &mut *guard;
         if state.own(self.number).is_none() {
             return Err(End::TakenOver);
         }
-        note(&mut state.session, &mut state.outbox);
+        let (done, received) = match note(&mut state.session, &mut state.outbox) {
+            PubRec::Answered => (None, None),
+            PubRec::Done(number) => (Some(number), None),
+            PubRec::Received(number) => (None, Some(number)),
+        };
         let limits = &turn.broker().limits.session;
         let expired = state.session.pump(turn.now, limits, &mut state.outbox);
         for _ in 0..expired {
             turn.broker().metrics.dropped(broker_core::session::DropCause::Expired);
         }
+        let fill = turn.pump_durable(&self.client, state);
+        drop(guard);
+        let session = self.client.id();
+        if let Some(number) = done {
+            turn.note(Event::Done { session, message: Lsn(number) });
+        }
+        let Some(persistence) = turn.broker().persistence() else { return Ok(()) };
+        if let Some(number) = received {
+            // PUBREL follows when this is written. A store that is closed ends with the broker.
+            let _ = persistence.insist(vec![Event::Received { session, message: Lsn(number) }], 0);
+        }
+        if fill {
+            persistence.fill(&self.client);
+        }
+        Ok(())
+    }
+
+    /// PUBREL: PUBCOMP says that the identifier is free, which must not be forgotten then.
+    fn released(&self, id: PacketId, turn: &mut Turn<'_>) -> Result<(), End> {
+        let mut guard = self.client.lock();
+        let state = &mut *guard;
+        if state.own(self.number).is_none() {
+            return Err(End::TakenOver);
+        }
+        let (reason, durable) = state.session.on_pubrel(id);
+        let persistence = turn.broker().persistence();
+        let wait = match persistence.filter(|_| durable) {
+            Some(persistence) => {
+                let session = self.client.id();
+                let event = Event::Released { session, packet_id: id.get() };
+                persistence.insist(vec![event], session).unwrap_or(u64::MAX)
+            }
+            None => 0,
+        };
+        state.answer(wait, Answer::Ack { kind: PacketType::PubComp, id, reason }, persistence);
         turn.touch(&self.client, state);
         Ok(())
     }
@@ -144,20 +199,26 @@ impl Peer {
         turn: &mut Turn<'_>,
         kind: PacketType,
         id: PacketId,
-        reason: ReasonCode,
+        taken: Taken,
     ) -> Result<(), End> {
+        let (reason, wait) = match taken {
+            Taken::Now => (ReasonCode::Success, 0),
+            Taken::ByNobody => (ReasonCode::NoMatchingSubscribers, 0),
+            Taken::Once(number) => (ReasonCode::Success, number),
+            Taken::Refused(reason) => (reason, 0),
+        };
         let mut guard = self.client.lock();
         let state = &mut *guard;
         if state.own(self.number).is_none() {
             return Err(End::TakenOver);
         }
-        write_ack_reason(self.version, kind, id, reason, &mut state.outbox);
+        state.answer(wait, Answer::Ack { kind, id, reason }, turn.broker().persistence());
         turn.touch(&self.client, state);
         Ok(())
     }
 
-    /// True when the QoS 2 message is new [MQTT-4.3.3-10].
-    fn begin_qos2(&self, id: PacketId, turn: &Turn<'_>) -> Result<bool, End> {
+    /// Whether the QoS 2 message is new [MQTT-4.3.3-10].
+    fn begin_qos2(&self, id: PacketId, turn: &Turn<'_>) -> Result<Begun, End> {
         let mut state = self.client.lock();
         let new = state.session.on_publish_qos2(id);
         if state.session.incoming() > usize::from(turn.broker().limits.receive_maximum) {
@@ -166,7 +227,27 @@ impl Peer {
                 what: "more QoS 2 messages are under way than the receive maximum allows",
             });
         }
-        Ok(new)
+        Ok(match new {
+            true => Begun::New { durable: state.session.is_durable() },
+            // Its record may still be on its way: the answer to the first one is then, too.
+            false => Begun::Again(state.last_owed()),
+        })
+    }
+
+    /// Notes what became of a new QoS 2 message.
+    fn note_qos2(&self, id: PacketId, taken: Taken, durable: bool) {
+        let mut state = self.client.lock();
+        match taken {
+            Taken::Refused(_) => {
+                state.session.refuse_qos2(id);
+            }
+            Taken::Once(_) if durable => {
+                state.session.durable().into_iter().for_each(|durable| {
+                    durable.incoming.insert(id);
+                });
+            }
+            _ => {}
+        }
     }
 
     fn subscribe(&self, subscribe: &Subscribe<'_>, turn: &mut Turn<'_>) -> Result<(), End> {
@@ -178,19 +259,75 @@ impl Peer {
         if let Some(order) = order {
             ordered::granted(order, &mut said);
         }
+        let asked = persistence::asked(subscribe.properties.user_properties());
+        let grant = match self.persist_subscriptions(subscribe, asked && order.is_none(), turn) {
+            Ok(grant) => grant,
+            Err(reason) => {
+                let codes: Vec<u8> = subscribe.subscriptions().map(|_| reason.code()).collect();
+                return self.suback(subscribe, &said, &codes, 0, turn);
+            }
+        };
+        if asked {
+            persistence::granted(grant.persisted, &mut said);
+        }
         let identifier = subscribe.properties.subscription_identifier();
         let mut codes = Vec::new();
         let mut retained = Vec::new();
         for subscription in subscribe.subscriptions() {
-            let (code, wants) = self.subscribe_one(&subscription, identifier, order, turn);
+            let persisted = grant.persisted && order.is_none();
+            let (code, wants) = self.subscribe_one(&subscription, identifier, order, persisted, turn);
             codes.push(code.code());
             retained.extend(wants);
         }
-        self.suback(subscribe, &said, &codes, turn)?;
+        self.suback(subscribe, &said, &codes, grant.wait, turn)?;
         for due in retained {
             self.send_retained(&due, turn);
         }
         Ok(())
+    }
+
+    /// Has subscriptions written down, if the session is one of those that are, or becomes one by this.
+    fn persist_subscriptions(
+        &self,
+        subscribe: &Subscribe<'_>,
+        asked: bool,
+        turn: &Turn<'_>,
+    ) -> Result<Grant, ReasonCode> {
+        let nothing = Ok(Grant { persisted: false, wait: 0 });
+        let Some(persistence) = turn.broker().persistence() else { return nothing };
+        let mut state = self.client.lock();
+        // Whose session ends with the connection has nothing that could be restored.
+        if state.session.expiry == 0 {
+            return nothing;
+        }
+        let all = state.session.durable().is_some_and(|durable| durable.all);
+        let persisted = all || persistence.policy.subscription(asked);
+        let is_new = !state.session.is_durable();
+        if is_new && !persisted {
+            return nothing;
+        }
+        let session = self.client.id();
+        let mut events = Vec::new();
+        if is_new {
+            events.push(persistence::opened(&state.session));
+            events.extend(persistence::subscriptions(&state.session));
+        }
+        let identifier = subscribe.properties.subscription_identifier();
+        for subscription in subscribe.subscriptions() {
+            let options = options_of(&subscription, identifier, None);
+            let known = state.session.subscriptions().get(subscription.filter);
+            events.push(Event::Subscribed {
+                session,
+                filter: subscription.filter.into(),
+                options: persistence::options_bytes(&options),
+                persisted: persisted || known.is_some_and(|known| known.persisted),
+            });
+        }
+        let wait = persistence.append(events, session)?;
+        if is_new {
+            state.session.persist(Durable::default());
+        }
+        Ok(Grant { persisted, wait })
     }
 
     /// Grants nothing, and says why.
@@ -206,7 +343,7 @@ impl Peer {
         let _ = said.put(Property::ReasonString(why));
         let code = ReasonCode::ImplementationSpecificError.code();
         let codes: Vec<u8> = subscribe.subscriptions().map(|_| code).collect();
-        self.suback(subscribe, &said, &codes, turn)
+        self.suback(subscribe, &said, &codes, 0, turn)
     }
 
     /// Answers a SUBSCRIBE [MQTT-3.8.4-1].
@@ -215,6 +352,7 @@ impl Peer {
         subscribe: &Subscribe<'_>,
         said: &PropertiesBuilder,
         codes: &[u8],
+        wait: u64,
         turn: &mut Turn<'_>,
     ) -> Result<(), End> {
         let bare = SubAck { packet_id: subscribe.packet_id, properties: Properties::EMPTY, codes };
@@ -224,16 +362,50 @@ impl Peer {
             false => bare,
         };
         let size_max = self.client.lock().session.link().map_or(usize::MAX, |link| link.packet_size_max);
-        self.write(turn, |out| {
-            let start = out.len();
-            full.encode(self.version, out)?;
-            if out.len() - start > size_max {
-                // [MQTT-3.9.2-1]
-                out.truncate(start);
-                bare.encode(self.version, out)?;
-            }
-            Ok(())
-        })
+        let no = vec![ReasonCode::UnspecifiedError.code(); codes.len()];
+        let refused = SubAck { codes: &no, ..bare };
+        self.answer(
+            wait,
+            turn,
+            |out| refused.encode(self.version, out),
+            |out| {
+                let start = out.len();
+                full.encode(self.version, out)?;
+                if out.len() - start > size_max {
+                    // [MQTT-3.9.2-1]
+                    out.truncate(start);
+                    bare.encode(self.version, out)?;
+                }
+                Ok(())
+            },
+        )
+    }
+
+    /// Answers with a packet, once the record `wait` is written; or with another, when it is not.
+    fn answer(
+        &self,
+        wait: u64,
+        turn: &mut Turn<'_>,
+        refused: impl FnOnce(&mut Vec<u8>) -> Result<(), packet::EncodeError>,
+        written: impl FnOnce(&mut Vec<u8>) -> Result<(), packet::EncodeError>,
+    ) -> Result<(), End> {
+        if wait == 0 {
+            return self.write(turn, written);
+        }
+        let (mut yes, mut no) = (Vec::new(), Vec::new());
+        let too_large = |error: packet::EncodeError| End::Refused {
+            reason: ReasonCode::PacketTooLarge,
+            what: error.what,
+        };
+        written(&mut yes).and_then(|()| refused(&mut no)).map_err(too_large)?;
+        let mut state = self.client.lock();
+        if state.own(self.number).is_none() {
+            return Err(End::TakenOver);
+        }
+        let answer = Answer::Packet { written: yes.into(), refused: no.into() };
+        state.answer(wait, answer, turn.broker().persistence());
+        turn.touch(&self.client, &mut state);
+        Ok(())
     }
 
     /// Makes one subscription. Says what it was granted, and whether retained messages are due.
@@ -242,23 +414,21 @@ impl Peer {
         subscription: &Subscription<'p>,
         identifier: Option<u32>,
         order: Option<Order>,
+        persisted: bool,
         turn: &mut Turn<'_>,
     ) -> (ReasonCode, Option<RetainedDue<'p>>) {
         let Subscription { filter, options } = *subscription;
         let broker = turn.broker();
-        let wanted = Options {
-            qos: options.qos,
-            no_local: options.no_local,
-            retain_as_published: options.retain_as_published,
-            identifier,
-            order,
-        };
+        let mut wanted = options_of(subscription, identifier, order);
         let new = {
             let mut state = self.client.lock();
             let known = state.session.subscriptions();
             if known.len() >= broker.limits.subscriptions_max && !known.contains_key(filter) {
                 return (ReasonCode::QuotaExceeded, None);
             }
+            // Switched on, it stays on as long as the session lives (AIO.md §6).
+            let before = known.get(filter).is_some_and(|known| known.persisted);
+            wanted.persisted = order.is_none() && (persisted || before);
             state.session.subscribe(filter, wanted)
         };
         let ordered = broker.subscribe(filter, &self.client, wanted);
@@ -306,20 +476,31 @@ impl Peer {
 
     fn unsubscribe(&self, unsubscribe: &Unsubscribe<'_>, turn: &mut Turn<'_>) -> Result<(), End> {
         let mut codes = Vec::new();
+        let mut gone = Vec::new();
+        let session = self.client.id();
         for filter in unsubscribe.filters() {
             let mut state = self.client.lock();
             let existed = state.session.unsubscribe(filter);
             state.order(filter, None);
+            let durable = state.session.is_durable();
             drop(state);
             if existed {
-                turn.broker().unsubscribe(filter, self.client.id());
+                turn.broker().unsubscribe(filter, session);
+            }
+            if existed && durable {
+                gone.push(Event::Unsubscribed { session, filter: filter.into() });
             }
             let code = if existed { ReasonCode::Success } else { ReasonCode::NoSubscriptionExisted };
             codes.push(code.code());
         }
+        let wait = match turn.broker().persistence() {
+            Some(persistence) if !gone.is_empty() => persistence.insist(gone, session).unwrap_or(u64::MAX),
+            _ => 0,
+        };
         let unsuback =
             UnsubAck { packet_id: unsubscribe.packet_id, properties: Properties::EMPTY, codes: &codes };
-        self.write(turn, |out| unsuback.encode(self.version, out)) // [MQTT-3.10.4-4]
+        let encode = |out: &mut Vec<u8>| unsuback.encode(self.version, out);
+        self.answer(wait, turn, encode, encode) // [MQTT-3.10.4-4]
     }
 
     fn disconnect(&self, disconnect: &packet::Disconnect<'_>) -> End {
@@ -334,15 +515,30 @@ impl Peer {
     }
 }
 
+/// What is granted to a SUBSCRIBE that may be persisted.
+struct Grant {
+    persisted: bool,
+    /// The record that the answer waits for; 0 for none.
+    wait: u64,
+}
+
+fn options_of(subscription: &Subscription<'_>, identifier: Option<u32>, order: Option<Order>) -> Options {
+    let options = subscription.options;
+    Options {
+        qos: options.qos,
+        no_local: options.no_local,
+        retain_as_published: options.retain_as_published,
+        identifier,
+        order,
+        persisted: false,
+    }
+}
+
 /// A new subscription that retained messages are due for.
 struct RetainedDue<'p> {
     filter: &'p str,
     options: Options,
     ordered: Option<Arc<Ordered>>,
-}
-
-fn received(taken: bool) -> ReasonCode {
-    if taken { ReasonCode::Success } else { ReasonCode::NoMatchingSubscribers }
 }
 
 fn refused(what: &'static str) -> End {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use broker_core::message::Publication;
 use broker_core::packet::QoS;
 use broker_core::router::{Match, Router};
 use foldhash::HashMap;
@@ -50,6 +51,8 @@ pub struct Target {
     pub identifiers: Box<[u32]>,
     /// Where it waits for its turn.
     pub ordered: Option<Arc<Ordered>>,
+    /// One of the subscriptions is persisted.
+    pub persisted: bool,
 }
 
 /// A shared subscription: one member gets each message.
@@ -66,6 +69,14 @@ impl Share {
         let (before, after) = self.members.split_at(start);
         after.iter().chain(before)
     }
+
+    /// Who gets the next message, of these: the one whose turn it is, unless it is away and another is there.
+    pub fn choose(&self, publication: &Publication<'_>) -> Option<&Target> {
+        let mut members = self.in_turn().filter(|t| !(t.no_local && t.client.id() == publication.publisher));
+        let first = members.next();
+        let online = |t: &&Target| t.client.lock().connection.is_some();
+        first.filter(online).or_else(|| members.find(online)).or(first)
+    }
 }
 
 /// Everyone who gets the messages of one topic.
@@ -79,6 +90,8 @@ pub struct Route {
     pub graphs: Vec<Arc<Source>>,
     /// What the broker answers itself.
     pub services: Vec<ServiceRef>,
+    /// One of the sessions' subscriptions is persisted.
+    pub persisted: bool,
 }
 
 impl Route {
@@ -116,6 +129,8 @@ impl Route {
         });
         found.shares =
             shares.into_values().map(|members| Share { members, next: AtomicUsize::new(0) }).collect();
+        let mut all = found.clients.iter().chain(found.shares.iter().flat_map(|share| &share.members));
+        found.persisted = all.any(|target| target.persisted);
         found
     }
 }
@@ -128,6 +143,7 @@ fn target(client: &Arc<Client>, m: &Match<'_, Subscriber>) -> Target {
         retain_as_published: m.options.retain_as_published,
         identifiers: m.options.identifier.into_iter().collect(),
         ordered: None,
+        persisted: m.options.persisted,
     }
 }
 
@@ -135,6 +151,7 @@ fn merge(target: &mut Target, m: &Match<'_, Subscriber>) {
     target.qos = target.qos.max(m.options.qos);
     target.no_local &= m.options.no_local;
     target.retain_as_published |= m.options.retain_as_published;
+    target.persisted |= m.options.persisted;
     if let Some(identifier) = m.options.identifier {
         let mut all = std::mem::take(&mut target.identifiers).into_vec();
         all.push(identifier);

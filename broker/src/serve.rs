@@ -4,9 +4,12 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use broker_core::packet::ReasonCode;
+use broker_store::Store;
 use metrics::counter;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use processing::state_store::Quota;
@@ -19,9 +22,10 @@ use crate::broker::{Broker, Limits};
 use crate::cli;
 use crate::graphs::Graphs;
 use crate::health::Health;
+use crate::persistence::{self, Persistence, Policy};
 use crate::services::schema_registry::SchemaRegistryService;
 use crate::services::state_store::StateStoreService;
-use crate::{housekeeping, listener, schemas};
+use crate::{clock, delivery, housekeeping, listener, schemas};
 
 /// Upper bounds of the latency histogram of operations, seconds.
 const OPERATION_BUCKETS: [f64; 12] = [1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 1e-3, 1e-2, 1e-1, 1.0];
@@ -29,6 +33,8 @@ const OPERATION_BUCKETS: [f64; 12] = [1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 
 const GRAPH_BUCKETS: [f64; 12] = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 10.0, 100.0, 1000.0];
 /// How often histograms are summed up.
 const UPKEEP: Duration = Duration::from_secs(5);
+/// What the store may take on disk where nothing is said.
+const STORE_BYTES_MAX_DEFAULT: u64 = 1 << 30;
 /// How long clients get to take their goodbye.
 const DRAIN: Duration = Duration::from_secs(3);
 
@@ -116,6 +122,7 @@ async fn serve(
     let listeners = bind_all(options)?;
     let admin_listener = options.admin.map(bind).transpose()?;
     let broker = Broker::new(Limits::default(), "forebay");
+    let store = persist(options, &loaded, &broker)?;
     let health = Arc::new(Health::of(&loaded));
     let (schemas, unusable) = schemas::load(&loaded, options.schemas.as_deref());
     for schema in &unusable {
@@ -164,7 +171,47 @@ async fn serve(
     };
     println!("forebay: ending; clients are told");
     drain(&broker, &stop).await;
+    if let Some(store) = store
+        && let Err(error) =
+            tokio::task::spawn_blocking(|| store.close()).await.map_or(Ok(()), |closed| closed)
+    {
+        tracing::error!("the store was not closed in good order: {error}");
+    }
     result
+}
+
+/// Opens the store, if there is a place for it, and begins with what it holds.
+fn persist(
+    options: &cli::Serve,
+    loaded: &config::Loaded,
+    broker: &Arc<Broker>,
+) -> Result<Option<Store>, ServeError> {
+    let resource = loaded.resources.brokers.first().and_then(|broker| broker.spec.persistence.as_ref());
+    let Some(data_dir) = options.data_dir.as_deref() else {
+        return match resource {
+            Some(_) => Err(ServeError::Start(
+                "the Broker has `persistence`, and there is no place for it: give one with --data-dir"
+                    .to_owned(),
+            )),
+            None => Ok(None),
+        };
+    };
+    let policy = resource.map_or_else(Policy::dynamic, Policy::of);
+    let bytes_max = resource.map_or(STORE_BYTES_MAX_DEFAULT, |resource| resource.max_size.0);
+    let (jobs, inbox) = mpsc::channel();
+    let opened = Persistence::open(data_dir, policy, bytes_max, jobs);
+    let (persistence, recovery) = opened.map_err(|error| ServeError::Start(error.to_string()))?;
+    for line in persistence::recovered(&recovery) {
+        eprintln!("store: {line}");
+    }
+    let store = persistence.store.clone();
+    broker.persist(Arc::clone(&persistence), clock::monotonic());
+    let weak = Arc::downgrade(broker);
+    thread::Builder::new()
+        .name("delivery".to_owned())
+        .spawn(move || delivery::run(&weak, &persistence, &inbox))
+        .map_err(|error| ServeError::Start(error.to_string()))?;
+    Ok(Some(store))
 }
 
 /// Histograms gather every sample until somebody sums them up: that must not wait for somebody to ask.

@@ -7,13 +7,16 @@ use std::sync::Arc;
 
 use broker_core::Millis;
 use broker_core::message::{Frame, Message, Publication};
-use broker_core::session::{Delivered, Delivery};
+use broker_core::packet::{PacketId, QoS, ReasonCode};
+use broker_core::session::{Delivered, Delivery, DropCause};
+use broker_store::{Event, Lsn, Taker};
 
 use crate::broker::Broker;
 use crate::client::Client;
 use crate::ordered::{Held, Holding, Ordered};
 use crate::pipeline::Source;
-use crate::route::{Cache, Target};
+use crate::route::{Cache, Route, Target};
+use crate::{delivery, persistence};
 
 /// How many times a message may be derived from a derived one before it is taken for a loop.
 const HOPS_MAX: u8 = 16;
@@ -26,6 +29,8 @@ struct Scratch {
     derived: VecDeque<Arc<Message>>,
     frame: Frame,
     pool: Vec<Vec<u8>>,
+    /// Sessions whose entry of the message under way is in the log, or about to be, and its packet identifier.
+    takers: Vec<(u64, u16)>,
     /// Number of the turn under way.
     turn: u64,
 }
@@ -43,6 +48,21 @@ pub struct Turn<'a> {
     received: u64,
     received_bytes: u64,
     sent: u64,
+    /// What is to be written down, and nobody waits for.
+    notes: Vec<Event>,
+}
+
+/// What became of a message that was published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// Nobody was there to take it.
+    ByNobody,
+    /// Somebody took it.
+    Now,
+    /// Somebody takes it once the record of this number is written.
+    Once(u64),
+    /// It could not be taken.
+    Refused(ReasonCode),
 }
 
 /// Who got more in this turn than their sockets took.
@@ -53,7 +73,7 @@ impl<'a> Turn<'a> {
     pub fn begin(broker: &'a Broker, now: Millis) -> Self {
         let mut scratch = SCRATCH.with_borrow_mut(std::mem::take);
         scratch.turn = broker.number();
-        Self { broker, scratch, now, received: 0, received_bytes: 0, sent: 0 }
+        Self { broker, scratch, now, received: 0, received_bytes: 0, sent: 0, notes: Vec::new() }
     }
 
     /// The broker.
@@ -72,15 +92,25 @@ impl<'a> Turn<'a> {
         self.received_bytes += payload_bytes as u64;
     }
 
-    /// Passes a message to everyone who asked for it, and what graphs derive from it, too. Returns whether
-    /// anybody was there to take it.
-    pub fn publish(&mut self, publication: &mut Publication<'_>) -> bool {
-        let matched = self.route(publication);
+    /// Notes a change that is to be written down, and that nobody waits for.
+    pub fn note(&mut self, event: Event) {
+        self.notes.push(event);
+    }
+
+    /// Passes a message to everyone who asked for it, and what graphs derive from it, too.
+    pub fn publish(&mut self, publication: &mut Publication<'_>) -> Taken {
+        self.publish_from(publication, None)
+    }
+
+    /// The same for a QoS 2 message of this session, with this packet identifier: if it goes into the log, so does that
+    /// it has been taken.
+    pub fn publish_from(&mut self, publication: &mut Publication<'_>, from: Option<(u64, u16)>) -> Taken {
+        let taken = self.route(publication, from);
         while let Some(message) = self.scratch.derived.pop_front() {
             self.broker.metrics.derived.increment(1);
-            self.route(&mut Publication::of(&message));
+            self.route(&mut Publication::of(&message), None);
         }
-        matched
+        taken
     }
 
     /// Runs a message through one graph only, and publishes what that derives.
@@ -98,30 +128,36 @@ impl<'a> Turn<'a> {
         self.publish(&mut Publication::of(message));
     }
 
-    fn route(&mut self, publication: &mut Publication<'_>) -> bool {
-        if publication.retain {
-            self.broker.retain(publication);
-        }
+    fn route(&mut self, publication: &mut Publication<'_>, from: Option<(u64, u16)>) -> Taken {
         let broker = self.broker;
         let route = self
             .scratch
             .routes
             .get(publication.topic(), broker.generation(), |topic| broker.find_route(topic));
+        let mut wait = 0;
+        let mut chosen = Vec::new();
+        if route.persisted || publication.retain {
+            chosen.extend(route.shares.iter().map(|share| share.choose(publication)));
+            match self.store(&route, &chosen, publication, from) {
+                Ok(number) => wait = number,
+                Err(reason) => {
+                    broker.metrics.dropped(DropCause::QueueFull);
+                    return Taken::Refused(reason);
+                }
+            }
+        }
         let shared = route.clients.len() > 1;
         self.scratch.frame.clear();
         for target in &route.clients {
             self.deliver(target, publication, shared);
         }
-        for share in &route.shares {
-            // A member that is away is passed over while another is there.
-            let mut members =
-                share.in_turn().filter(|t| !(t.no_local && t.client.id() == publication.publisher));
-            let first = members.next();
-            let online = |t: &&Target| t.client.lock().connection.is_some();
-            if let Some(target) = first.filter(online).or_else(|| members.find(online)).or(first) {
+        for (at, share) in route.shares.iter().enumerate() {
+            let chosen = chosen.get(at).copied().unwrap_or_else(|| share.choose(publication));
+            if let Some(target) = chosen {
                 self.deliver(target, publication, false);
             }
         }
+        self.scratch.takers.clear();
         for source in &route.graphs {
             if publication.hops >= HOPS_MAX {
                 self.broker.metrics.derived_loops.increment(1);
@@ -138,12 +174,83 @@ impl<'a> Turn<'a> {
             && route.shares.is_empty()
             && route.graphs.is_empty()
             && route.services.is_empty();
-        !nobody
+        match (wait, nobody) {
+            (0, true) => Taken::ByNobody,
+            (0, false) => Taken::Now,
+            (number, _) => Taken::Once(number),
+        }
+    }
+
+    /// Has a message written down for those who take it from the log, and as its topic's retained one. The number to
+    /// wait for; 0 when nobody takes it so.
+    fn store(
+        &mut self,
+        route: &Route,
+        chosen: &[Option<&Target>],
+        publication: &mut Publication<'_>,
+        from: Option<(u64, u16)>,
+    ) -> Result<u64, ReasonCode> {
+        let broker = self.broker;
+        let Some(persistence) = broker.persistence() else {
+            if publication.retain {
+                broker.retain(publication);
+            }
+            return Ok(0);
+        };
+        let retained = publication.retain && broker.persists_retained(publication, persistence);
+        let clears = publication.retain && publication.forward.payload.is_empty();
+        let mut takers = Vec::new();
+        for target in route.clients.iter().chain(chosen.iter().copied().flatten()) {
+            takers.extend(reserve(target, publication));
+        }
+        let mut events = Vec::new();
+        if !takers.is_empty() || (retained && !clears) {
+            self.scratch.takers.extend(takers.iter().map(|taker| (taker.session, taker.packet_id)));
+            let message = Arc::new(persistence::stored(&publication.owned()));
+            events.push(Event::Stored { message, takers, retained: retained && !clears, from });
+        }
+        if retained && clears {
+            events.push(Event::RetainedCleared { topic: publication.topic().into() });
+        }
+        if retained {
+            persistence.begin_retaining(publication.topic());
+        }
+        let wait = match events.is_empty() {
+            true => 0,
+            false => persistence.append(events, publication.publisher).inspect_err(|_| {
+                for (session, id) in self.scratch.takers.drain(..) {
+                    delivery::give_back(broker, session, id);
+                }
+                if retained {
+                    persistence.end_retaining(publication.topic());
+                }
+            })?,
+        };
+        if publication.retain && !retained {
+            broker.retain(publication);
+        }
+        Ok(wait)
+    }
+
+    /// Sends what a session has ready of the log. Whether it wants more loaded.
+    pub fn pump_durable(&mut self, client: &Arc<Client>, state: &mut crate::client::State) -> bool {
+        let limits = &self.broker.limits.session;
+        let (sent, dropped) = state.session.pump_durable(self.now, limits, &mut state.outbox);
+        self.sent += sent;
+        for number in dropped {
+            self.broker.metrics.dropped(DropCause::Expired);
+            self.notes.push(Event::Done { session: client.id(), message: Lsn(number) });
+        }
+        touch(&mut self.scratch, client, state);
+        state.session.durable().is_some_and(|durable| durable.wants().is_some())
     }
 
     fn deliver(&mut self, target: &Target, publication: &mut Publication<'_>, shared: bool) {
         if target.no_local && target.client.id() == publication.publisher {
             return; // [MQTT-3.8.3-3]
+        }
+        if target.persisted && self.scratch.takers.iter().any(|(session, _)| *session == target.client.id()) {
+            return; // it comes when it is written down
         }
         if let Some(ordered) = &target.ordered {
             return self.arrange(ordered, Held { message: publication.owned(), retained: false });
@@ -213,6 +320,11 @@ impl<'a> Turn<'a> {
 
     /// Writes everything out, one write a client. Returns who could not take it all.
     pub fn finish(mut self) -> Congested {
+        if !self.notes.is_empty()
+            && let Some(persistence) = self.broker.persistence()
+        {
+            persistence.note(std::mem::take(&mut self.notes));
+        }
         let mut congested = Vec::new();
         let Scratch { touched, pool, .. } = &mut self.scratch;
         for client in touched.drain(..) {
@@ -236,6 +348,27 @@ impl<'a> Turn<'a> {
             metrics.publishes_sent.increment(self.sent);
         }
     }
+}
+
+/// How a session takes a message from the log; nothing when it does not.
+fn reserve(target: &Target, publication: &Publication<'_>) -> Option<Taker> {
+    let qos = target.qos.min(publication.qos);
+    let own = target.no_local && target.client.id() == publication.publisher; // [MQTT-3.8.3-3]
+    if !target.persisted || own || qos == QoS::AtMostOnce {
+        return None;
+    }
+    let mut state = target.client.lock();
+    let away = state.connection.is_none();
+    let durable = state.session.durable()?;
+    let id = if away { None } else { durable.reserve() };
+    Some(Taker {
+        session: target.client.id(),
+        qos: qos as u8,
+        // The flag of a message that is passed on is 0 unless asked otherwise [MQTT-3.3.1-12].
+        retain: target.retain_as_published && publication.retain,
+        packet_id: id.map_or(0, PacketId::get),
+        identifiers: target.identifiers.clone(),
+    })
 }
 
 /// Two turns at once both write a client's outbox: one may be held up by a guest.

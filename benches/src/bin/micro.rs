@@ -154,6 +154,7 @@ fn routing(bench: &Bench) -> Result<()> {
         retain_as_published: false,
         identifier: None,
         order: None,
+        persisted: false,
     };
     let one = {
         let mut router = Router::default();

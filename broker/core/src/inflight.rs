@@ -37,8 +37,8 @@ pub struct Outgoing {
     live: usize,
 }
 
-/// How many identifiers there are: 1 to 65,535.
-const IDS: u16 = u16::MAX;
+/// How many identifiers there are: 1 to 32,767. The others are those of persisted messages.
+const IDS: u16 = crate::durable::FIRST_ID - 1;
 
 impl Outgoing {
     /// Messages under way.
@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn identifiers_in_use_are_not_given_out_again() {
         let mut outgoing = Outgoing::default();
-        for n in 1..=65_535 {
+        for n in 1..=32_767 {
             assert_eq!(outgoing.start(Waiting::Completed), Some(id(n)));
         }
         assert_eq!(outgoing.start(Waiting::Completed), None);
@@ -186,7 +186,7 @@ mod tests {
         assert_eq!(outgoing.start(Waiting::Completed), Some(id(2)));
         assert_eq!(outgoing.start(Waiting::Completed), None);
         let under_way: Vec<u16> = outgoing.iter().map(|(id, _)| id.get()).collect();
-        assert_eq!((under_way[0], under_way[65_534]), (3, 2));
+        assert_eq!((under_way[0], under_way[32_766]), (3, 2));
     }
 
     #[test]

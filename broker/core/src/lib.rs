@@ -2,6 +2,7 @@
 //!
 //! Nothing here opens a socket or a file, reads a clock, spawns a task or knows that graphs exist.
 
+pub mod durable;
 pub mod hlc;
 pub mod inflight;
 pub mod message;

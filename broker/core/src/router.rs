@@ -23,6 +23,8 @@ pub struct Options {
     pub identifier: Option<u32>,
     /// It is fed in the order of `__ts`.
     pub order: Option<Order>,
+    /// Its messages are persisted.
+    pub persisted: bool,
 }
 
 impl Options {
@@ -34,6 +36,7 @@ impl Options {
             retain_as_published: true,
             identifier: None,
             order: None,
+            persisted: false,
         }
     }
 }
@@ -294,6 +297,7 @@ mod tests {
         retain_as_published: false,
         identifier: None,
         order: None,
+        persisted: false,
     };
 
     fn matching(router: &Router<()>, topic: &str) -> Vec<SubscriberId> {

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::Millis;
+use crate::durable::{Durable, Entry, Number, OnPubRec};
 use crate::inflight::{Incoming, Outgoing, Waiting};
 use crate::message::{Frame, Message, Publication};
 use crate::outbox::{Outbox, SHARE_BYTES_MIN};
@@ -136,6 +137,8 @@ pub struct Session {
     queue: VecDeque<Queued>,
     queue_bytes: usize,
     link: Option<Link>,
+    /// What of it is persisted.
+    durable: Option<Box<Durable>>,
     /// Seconds the session lives without a connection; `u32::MAX` is for ever.
     pub expiry: u32,
     /// When the connection ended.
@@ -156,6 +159,7 @@ impl Session {
             queue: VecDeque::new(),
             queue_bytes: 0,
             link: None,
+            durable: None,
             expiry: 0,
             closed: None,
             will: None,
@@ -192,6 +196,26 @@ impl Session {
         &self.subscriptions
     }
 
+    /// Its persisted part, if it has one.
+    pub fn durable(&mut self) -> Option<&mut Durable> {
+        self.durable.as_deref_mut()
+    }
+
+    /// From now on it has a persisted part; as it came out of the log, or a new one.
+    pub fn persist(&mut self, durable: Durable) {
+        self.durable = Some(Box::new(durable));
+    }
+
+    /// It has no persisted part any more.
+    pub fn persist_no_more(&mut self) {
+        self.durable = None;
+    }
+
+    /// Whether it has a persisted part.
+    pub fn is_durable(&self) -> bool {
+        self.durable.is_some()
+    }
+
     /// Notes a subscription. True when it is new.
     pub fn subscribe(&mut self, filter: &str, options: Options) -> bool {
         self.subscriptions.insert(filter.into(), options).is_none()
@@ -214,6 +238,12 @@ impl Session {
                     write_publish(&link, message, &how, Some(id), true, now, outbox);
                 }
                 Waiting::Completed => write_ack(link.version, PacketType::PubRel, id, outbox),
+            }
+        }
+        if let Some(durable) = &mut self.durable {
+            durable.reopen();
+            for id in durable.received() {
+                write_ack(link.version, PacketType::PubRel, id, outbox);
             }
         }
         self.pump(now, limits, outbox);
@@ -258,7 +288,7 @@ impl Session {
             }
             return send(&link, publication, frame, &how, None, now, outbox);
         }
-        let window = usize::from(limits.inflight_max.min(link.receive_maximum));
+        let window = self.window(&link, limits);
         if !self.queue.is_empty() || self.outgoing.len() >= window || outbox.len() > limits.outbox_bytes_max {
             return self.enqueue(publication.owned(), how, limits);
         }
@@ -276,6 +306,29 @@ impl Session {
             self.abandon(id, qos);
         }
         delivered
+    }
+
+    /// How many messages of those that are in memory only may be under way.
+    fn window(&self, link: &Link, limits: &Limits) -> usize {
+        let all = usize::from(limits.inflight_max.min(link.receive_maximum));
+        all - all.min(self.durable.as_ref().map_or(0, |durable| durable.under_way()))
+    }
+
+    /// Sends what is ready of the persisted part, as far as the client takes more. How many were sent, and the numbers of
+    /// those that cannot be: their time is over, or they are too large [MQTT-3.1.2-25].
+    pub fn pump_durable(&mut self, now: Millis, limits: &Limits, outbox: &mut Outbox) -> (u64, Vec<Number>) {
+        let (Some(link), Some(durable)) = (self.link, &mut self.durable) else { return (0, Vec::new()) };
+        let window = usize::from(limits.inflight_max.min(link.receive_maximum));
+        let under_way = self.outgoing.len() + durable.under_way();
+        let mut count = 0;
+        let dropped = durable.send(window.saturating_sub(under_way), |entry: &Entry| {
+            let Some(message) = &entry.message else { return false };
+            let how = Delivery { qos: entry.qos, retain: entry.retain, identifiers: &entry.identifiers };
+            let sent = write_publish(&link, message, &how, Some(entry.id), entry.dup, now, outbox);
+            count += u64::from(sent == Delivered::Sent);
+            sent == Delivered::Sent
+        });
+        (count, dropped)
     }
 
     fn enqueue(&mut self, message: Arc<Message>, how: Delivery<'_>, limits: &Limits) -> Delivered {
@@ -300,7 +353,7 @@ impl Session {
     /// Sends what waits, as far as the client takes more. Returns how many messages expired on the way.
     pub fn pump(&mut self, now: Millis, limits: &Limits, outbox: &mut Outbox) -> usize {
         let Some(link) = self.link else { return 0 };
-        let window = usize::from(limits.inflight_max.min(link.receive_maximum));
+        let window = self.window(&link, limits);
         let mut dropped = 0;
         while self.outgoing.len() < window && outbox.len() <= limits.outbox_bytes_max {
             let Some(next) = self.queue.pop_front() else { break };
@@ -326,33 +379,64 @@ impl Session {
     }
 
     /// PUBACK from the client: the window has room for one more. Unknown identifiers are not an error in
-    /// MQTT; they are ignored.
-    pub fn on_puback(&mut self, id: PacketId) {
-        self.outgoing.acknowledge(id);
-    }
-
-    /// PUBREC from the client; answers PUBREL [MQTT-4.3.3-4], with "packet identifier not found" when there is
-    /// no such message.
-    pub fn on_pubrec(&mut self, id: PacketId, reason: ReasonCode, outbox: &mut Outbox) {
-        let Some(link) = self.link else { return };
-        if reason.is_error() {
-            self.outgoing.reject(id);
-        } else if self.outgoing.receive(id) {
-            write_ack(link.version, PacketType::PubRel, id, outbox);
-        } else {
-            write_ack_reason(
-                link.version,
-                PacketType::PubRel,
-                id,
-                ReasonCode::PacketIdentifierNotFound,
-                outbox,
-            );
+    /// MQTT; they are ignored. Gives the number of a persisted message that is done.
+    pub fn on_puback(&mut self, id: PacketId) -> Option<Number> {
+        match self.durable_of(id) {
+            Some(durable) => durable.acknowledge(id),
+            None => {
+                self.outgoing.acknowledge(id);
+                None
+            }
         }
     }
 
-    /// PUBCOMP from the client.
-    pub fn on_pubcomp(&mut self, id: PacketId) {
-        self.outgoing.complete(id);
+    /// The persisted part, when this identifier is one of its.
+    fn durable_of(&mut self, id: PacketId) -> Option<&mut Durable> {
+        self.durable.as_deref_mut().filter(|_| id.get() >= crate::durable::FIRST_ID)
+    }
+
+    /// PUBREC from the client; answers PUBREL [MQTT-4.3.3-4], with "packet identifier not found" when there is
+    /// no such message. For a persisted message, says what has to be written down before.
+    pub fn on_pubrec(&mut self, id: PacketId, reason: ReasonCode, outbox: &mut Outbox) -> PubRec {
+        let Some(link) = self.link else { return PubRec::Answered };
+        let known = match self.durable_of(id) {
+            Some(durable) if reason.is_error() => {
+                return durable.reject(id).map_or(PubRec::Answered, PubRec::Done);
+            }
+            Some(durable) => match durable.receive(id) {
+                OnPubRec::WriteDown(number) => return PubRec::Received(number),
+                OnPubRec::Wait => return PubRec::Answered,
+                OnPubRec::Again => true,
+                OnPubRec::Unknown => false,
+            },
+            None if reason.is_error() => {
+                self.outgoing.reject(id);
+                return PubRec::Answered;
+            }
+            None => self.outgoing.receive(id),
+        };
+        let reason = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
+        write_ack_reason(link.version, PacketType::PubRel, id, reason, outbox);
+        PubRec::Answered
+    }
+
+    /// The PUBREC of a persisted message is written down: PUBREL follows [MQTT-4.3.3-4].
+    pub fn on_received(&mut self, number: Number, outbox: &mut Outbox) {
+        let id = self.durable.as_mut().and_then(|durable| durable.written_received(number));
+        if let (Some(id), Some(link)) = (id, self.link) {
+            write_ack(link.version, PacketType::PubRel, id, outbox);
+        }
+    }
+
+    /// PUBCOMP from the client. Gives the number of a persisted message that is done.
+    pub fn on_pubcomp(&mut self, id: PacketId) -> Option<Number> {
+        match self.durable_of(id) {
+            Some(durable) => durable.complete(id),
+            None => {
+                self.outgoing.complete(id);
+                None
+            }
+        }
     }
 
     /// QoS 2 PUBLISH from the client. False when it is one that was taken already [MQTT-4.3.3-10].
@@ -370,15 +454,27 @@ impl Session {
         self.incoming.len()
     }
 
-    /// PUBREL from the client; answers PUBCOMP [MQTT-4.3.3-11].
-    pub fn on_pubrel(&mut self, id: PacketId, outbox: &mut Outbox) {
-        let Some(link) = self.link else { return };
-        let reason = match self.incoming.release(id) {
-            true => ReasonCode::Success,
-            false => ReasonCode::PacketIdentifierNotFound,
-        };
-        write_ack_reason(link.version, PacketType::PubComp, id, reason, outbox);
+    /// PUBREL from the client. The reason of the PUBCOMP that is to follow [MQTT-4.3.3-11], and whether the message is
+    /// in the log, so that this must be written down before.
+    pub fn on_pubrel(&mut self, id: PacketId) -> (ReasonCode, bool) {
+        let known = self.incoming.release(id);
+        let durable = self.durable.as_mut().is_some_and(|durable| durable.incoming.remove(&id));
+        match known {
+            true => (ReasonCode::Success, durable),
+            false => (ReasonCode::PacketIdentifierNotFound, durable),
+        }
     }
+}
+
+/// What a PUBREC asks of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PubRec {
+    /// Nothing.
+    Answered,
+    /// The message of this number is done.
+    Done(Number),
+    /// It is to be written down that the message of this number was received; then comes PUBREL.
+    Received(Number),
 }
 
 /// Writes one PUBLISH, from shared bytes where several clients get the same.

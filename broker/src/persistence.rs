@@ -1,0 +1,498 @@
+//! What is kept on disk, who asks for it, and what waits for it.
+//!
+//! The store's writer commits in groups; what it has committed is handed on by a thread of its own
+//! ([`crate::delivery`]), so that the next group is written meanwhile. An answer that depends on a commit waits in its
+//! client ([`crate::client::State::answer`]) until [`Persistence::told`] has passed its number.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, OnceLock};
+
+use broker_core::Millis;
+use broker_core::message::Message;
+use broker_core::packet::{PropertiesBuilder, Property, QoS, ReasonCode};
+use broker_core::session::Session;
+use broker_store::{
+    Committed, Event, Failed, Lsn, Observer, OnFailure, OpenError, Options, RealDisk, Recovery, Refused,
+    Store,
+};
+use bytes::Bytes;
+use config::resource::broker::Dynamic;
+use config::resource::common::{OperationalMode, PersistenceMode};
+use foldhash::HashMap;
+use metrics::{Counter, counter, gauge};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::client::Client;
+use crate::clock;
+
+/// The user property that asks for persistence, with the value `true` (AIO.md §6).
+pub const PROPERTY: &str = "aio-persistence";
+/// Where in the data directory the store is.
+const DIRECTORY: &str = "store";
+/// Refusals that are remembered, for answers that were about to wait.
+const REFUSALS_MAX: usize = 100_000;
+
+/// Which part of some state is persisted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Part {
+    /// All of it.
+    pub all: bool,
+    /// These client ids (with `*` at the end for any) or topic filters.
+    pub listed: Vec<String>,
+    /// What clients ask for.
+    pub dynamic: bool,
+}
+
+/// What is persisted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// Sessions: subscriptions and the queues behind them.
+    pub sessions: Part,
+    /// Retained messages.
+    pub retained: Part,
+}
+
+impl Policy {
+    /// What clients ask for, and nothing else.
+    pub fn dynamic() -> Self {
+        let part = Part { dynamic: true, ..Part::default() };
+        Self { sessions: part.clone(), retained: part }
+    }
+
+    /// What a Broker resource says.
+    pub fn of(persistence: &config::resource::broker::Persistence) -> Self {
+        let part = |mode: Option<PersistenceMode>, listed: &[String], dynamic: Option<&Dynamic>| match mode {
+            Some(PersistenceMode::None) => Part::default(),
+            Some(PersistenceMode::All) => Part { all: true, ..Part::default() },
+            // Where nothing is said, clients may ask.
+            Some(PersistenceMode::Custom) | None => Part {
+                all: false,
+                listed: listed.to_vec(),
+                dynamic: dynamic.is_none_or(|dynamic| dynamic.mode == OperationalMode::Enabled),
+            },
+        };
+        let queue = persistence.subscriber_queue.as_ref();
+        let clients = queue.and_then(|queue| queue.subscriber_queue_settings.as_ref());
+        let retain = persistence.retain.as_ref();
+        let topics = retain.and_then(|retain| retain.retain_settings.as_ref());
+        Self {
+            sessions: part(
+                queue.map(|queue| queue.mode),
+                clients.map_or(&[], |it| &it.subscriber_client_ids),
+                clients.and_then(|it| it.dynamic.as_ref()),
+            ),
+            retained: part(
+                retain.map(|retain| retain.mode),
+                topics.map_or(&[], |it| &it.topics),
+                topics.and_then(|it| it.dynamic.as_ref()),
+            ),
+        }
+    }
+
+    /// Whether all subscriptions of a session are persisted, whose CONNECT asked for it or not.
+    pub fn session(&self, client_id: &str, asked: bool) -> bool {
+        let listed = |pattern: &String| match pattern.strip_suffix('*') {
+            Some(start) => client_id.starts_with(start),
+            None => client_id == pattern,
+        };
+        self.sessions.all || (self.sessions.dynamic && asked) || self.sessions.listed.iter().any(listed)
+    }
+
+    /// Whether a subscription is persisted that asked for it or not.
+    pub fn subscription(&self, asked: bool) -> bool {
+        self.sessions.all || (self.sessions.dynamic && asked)
+    }
+
+    /// Whether the retained message of a topic is persisted that asked for it or not.
+    pub fn retained(&self, topic: &str, asked: impl FnOnce() -> bool) -> bool {
+        let listed = |filter: &String| broker_core::topic::matches(filter, topic);
+        self.retained.all || self.retained.listed.iter().any(listed) || (self.retained.dynamic && asked())
+    }
+
+    /// Whether any retained message is persisted.
+    pub fn retains(&self) -> bool {
+        self.retained != Part::default()
+    }
+}
+
+/// Whether these user properties ask for persistence.
+pub fn asked<'a>(properties: impl IntoIterator<Item = (&'a str, &'a str)>) -> bool {
+    properties.into_iter().any(|(key, value)| key == PROPERTY && value == "true")
+}
+
+/// Says whether persistence was granted.
+pub fn granted(persisted: bool, out: &mut PropertiesBuilder) {
+    // Only a text over 65,535 bytes could fail, and there is none here.
+    let _ = out.put(Property::UserProperty((PROPERTY, if persisted { "true" } else { "false" })));
+}
+
+/// That a session is open, with its expiry and will.
+pub fn opened(session: &Session) -> Event {
+    let will = session.will.as_ref();
+    Event::SessionOpened {
+        session: session.id(),
+        client_id: session.client_id().into(),
+        expiry: session.expiry,
+        will: will
+            .map(|will| Box::new(broker_store::Will { message: stored(&will.message), delay: will.delay })),
+    }
+}
+
+/// The subscriptions that a session has.
+pub fn subscriptions(session: &Session) -> impl Iterator<Item = Event> {
+    session.subscriptions().iter().map(|(filter, options)| Event::Subscribed {
+        session: session.id(),
+        filter: filter.clone(),
+        options: options_bytes(options),
+        persisted: options.persisted,
+    })
+}
+
+/// That a session's connection has ended, with what was agreed on last.
+pub fn closed(session: &Session) -> Vec<Event> {
+    let at = session.closed.map_or_else(|| clock::wall().0, to_wall);
+    vec![opened(session), Event::SessionClosed { session: session.id(), at }]
+}
+
+/// What the delivering thread is given to do.
+pub enum Job {
+    /// These are on disk.
+    Committed(Vec<Committed>),
+    /// These are not, and never will be.
+    Failed(Vec<Failed>),
+    /// This session may want more of what the log has for it.
+    Fill(Arc<Client>),
+}
+
+/// The store, and what is agreed about it.
+pub struct Persistence {
+    /// The store.
+    pub store: Store,
+    /// What is persisted.
+    pub policy: Policy,
+    /// Entries up to this number were there when the store was opened: they may have been sent before.
+    pub restored: u64,
+    jobs: Sender<Job>,
+    told: AtomicU64,
+    told_changed: watch::Sender<u64>,
+    /// Numbers of records that were refused after they had been taken.
+    refusals: Mutex<VecDeque<u64>>,
+    refused: AtomicU64,
+    /// Topics whose retained message is being written, and how often.
+    retaining: Mutex<HashMap<Box<str>, u32>>,
+    lost: Counter,
+}
+
+impl Persistence {
+    /// Opens the store in the data directory.
+    ///
+    /// # Errors
+    /// Another process has it, a newer version wrote it, or the disk fails.
+    pub fn open(
+        data_dir: &Path,
+        policy: Policy,
+        bytes_max: u64,
+        jobs: Sender<Job>,
+    ) -> Result<(Arc<Self>, Recovery), OpenError> {
+        let directory = data_dir.join(DIRECTORY);
+        let disk = RealDisk::new(&directory).map_err(|error| OpenError::Io {
+            directory: directory.display().to_string(),
+            doing: "make the directory",
+            error,
+        })?;
+        let options = Options { max_bytes: bytes_max, ..Options::default() };
+        let (store, recovery) = Store::open(Arc::new(disk), options)?;
+        let restored = store.committed().0;
+        let persistence = Arc::new(Self {
+            policy,
+            restored,
+            told: AtomicU64::new(restored),
+            told_changed: watch::Sender::new(restored),
+            refusals: Mutex::default(),
+            refused: AtomicU64::new(0),
+            retaining: Mutex::default(),
+            lost: counter!("forebay_store_messages_unreadable_total"),
+            jobs: jobs.clone(),
+            store,
+        });
+        persistence.store.observe(Arc::new(Teller { jobs }));
+        Ok((persistence, recovery))
+    }
+
+    /// Has events written as one record that somebody waits for. The number to wait for, or what to tell him.
+    ///
+    /// # Errors
+    /// The store is full, or its disk fails.
+    pub fn append(&self, events: Vec<Event>, client: u64) -> Result<u64, ReasonCode> {
+        let lsn = self.store.append(events, OnFailure::Refuse, true, client);
+        lsn.map(|Lsn(number)| number).map_err(|refused| self.reason(refused))
+    }
+
+    /// Has events written that must not be given up, and that somebody waits for.
+    ///
+    /// # Errors
+    /// The store is closed.
+    pub fn insist(&self, events: Vec<Event>, client: u64) -> Result<u64, ReasonCode> {
+        let lsn = self.store.append(events, OnFailure::Retry, true, client);
+        lsn.map(|Lsn(number)| number).map_err(|refused| self.reason(refused))
+    }
+
+    /// Has events written that nobody waits for.
+    pub fn note(&self, events: Vec<Event>) {
+        if let Err(error) = self.store.append(events, OnFailure::Retry, false, 0) {
+            tracing::warn!("a change is not written down: {error}");
+        }
+    }
+
+    fn reason(&self, refused: Refused) -> ReasonCode {
+        let reason = match refused {
+            Refused::Full => "full",
+            Refused::TooLarge => "too-large",
+            Refused::Failing => "failing",
+            Refused::Closed => "closed",
+        };
+        counter!("forebay_store_refused_total", "reason" => reason).increment(1);
+        match refused {
+            Refused::Full | Refused::TooLarge => ReasonCode::QuotaExceeded,
+            Refused::Failing => ReasonCode::UnspecifiedError,
+            Refused::Closed => ReasonCode::ServerShuttingDown,
+        }
+    }
+
+    /// Everything up to this number is on disk, and those concerned are being told.
+    pub fn told(&self) -> u64 {
+        self.told.load(Ordering::Acquire)
+    }
+
+    /// Moves [`Persistence::told`] on.
+    pub fn tell(&self, number: u64) {
+        self.told.fetch_max(number, Ordering::AcqRel);
+    }
+
+    /// Wakes those who wait for [`Persistence::told`] in a task of their own.
+    pub fn wake(&self) {
+        self.told_changed.send_if_modified(|told| {
+            let before = std::mem::replace(told, self.told());
+            before != *told
+        });
+    }
+
+    /// Notes that a record that was taken could not be written.
+    pub fn refuse(&self, number: u64) {
+        let mut refusals = self.refusals.lock();
+        if refusals.len() >= REFUSALS_MAX {
+            refusals.pop_front();
+        }
+        refusals.push_back(number);
+        self.refused.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Whether a record that [`Persistence::told`] has passed was refused after all.
+    pub fn is_refused(&self, number: u64) -> bool {
+        self.refused.load(Ordering::Acquire) > 0 && self.refusals.lock().binary_search(&number).is_ok()
+    }
+
+    /// Waits until a record is on disk.
+    ///
+    /// # Errors
+    /// It was refused.
+    pub async fn written(&self, number: u64) -> Result<(), ReasonCode> {
+        let mut told = self.told_changed.subscribe();
+        let there = told.wait_for(|told| *told >= number).await.is_ok();
+        if !there || self.is_refused(number) {
+            return Err(ReasonCode::UnspecifiedError);
+        }
+        Ok(())
+    }
+
+    /// Whether the log has a retained message of this topic, or is about to.
+    pub fn retains(&self, topic: &str) -> bool {
+        self.policy.retains()
+            && (self.retaining.lock().contains_key(topic) || self.store.state().retained_of(topic).is_some())
+    }
+
+    /// A retained message of this topic, or the end of one, is about to be written.
+    pub fn begin_retaining(&self, topic: &str) {
+        let mut retaining = self.retaining.lock();
+        match retaining.get_mut(topic) {
+            Some(count) => *count += 1,
+            None => drop(retaining.insert(topic.into(), 1)),
+        }
+    }
+
+    /// It is written, or will not be.
+    pub fn end_retaining(&self, topic: &str) {
+        let mut retaining = self.retaining.lock();
+        if let Some(count) = retaining.get_mut(topic) {
+            *count -= 1;
+            if *count == 0 {
+                retaining.remove(topic);
+            }
+        }
+    }
+
+    /// Has more of what the log holds for a session loaded.
+    pub fn fill(&self, client: &Arc<Client>) {
+        // The other end lives as long as the process.
+        let _ = self.jobs.send(Job::Fill(Arc::clone(client)));
+    }
+
+    /// A message from the log; nothing when it cannot be read, which is told and counted.
+    pub fn read(&self, number: u64) -> Option<Arc<Message>> {
+        match self.store.read(Lsn(number)) {
+            Ok(message) => Some(Arc::new(message_of(&message))),
+            Err(broker_store::ReadError::Gone(_)) => None,
+            Err(error) => {
+                self.lost.increment(1);
+                tracing::error!("a persisted message is lost: {error}");
+                None
+            }
+        }
+    }
+
+    /// Brings the metrics up to date.
+    pub fn show(&self) {
+        let stats = self.store.stats();
+        gauge!("forebay_store_bytes").set(stats.bytes as f64);
+        gauge!("forebay_store_max_bytes").set(stats.bytes_max as f64);
+        gauge!("forebay_store_live_bytes").set(stats.live_bytes as f64);
+        gauge!("forebay_store_segments").set(stats.segments as f64);
+        gauge!("forebay_store_messages").set(stats.messages as f64);
+        gauge!("forebay_store_queued").set(stats.queued as f64);
+        gauge!("forebay_store_sessions").set(stats.sessions as f64);
+        gauge!("forebay_store_failing").set(if stats.failing { 1.0 } else { 0.0 });
+        counter!("forebay_store_commits_total").absolute(stats.commits);
+        counter!("forebay_store_records_total").absolute(stats.records);
+        counter!("forebay_store_failures_total").absolute(stats.failures);
+    }
+}
+
+/// What there is to tell of how the store was found, a line each.
+pub fn recovered(recovery: &Recovery) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(torn) = &recovery.torn {
+        tracing::info!("the end of {} was half written ({} bytes), and is cut off", torn.file, torn.bytes);
+    }
+    if let Some(version) = recovery.migrated_from {
+        lines.push(format!("brought up to date from version {version}"));
+    }
+    for part in &recovery.quarantined {
+        let broker_store::Quarantined { file, offset, bytes, reason } = part;
+        lines.push(format!("{file}: {bytes} bytes from {offset} on are set aside in quarantine/: {reason}"));
+    }
+    if recovery.lost_entries + recovery.lost_retained > 0 {
+        lines.push(format!(
+            "{} queued and {} retained messages are lost with them",
+            recovery.lost_entries, recovery.lost_retained
+        ));
+    }
+    lines
+}
+
+/// Hands what the store's writer tells to the delivering thread.
+struct Teller {
+    jobs: Sender<Job>,
+}
+
+impl Observer for Teller {
+    fn committed(&self, records: Vec<Committed>) {
+        let _ = self.jobs.send(Job::Committed(records));
+    }
+
+    fn failed(&self, records: Vec<Failed>, why: &io::Error) {
+        tracing::error!("{} records could not be written: {why}", records.len());
+        let _ = self.jobs.send(Job::Failed(records));
+    }
+
+    fn recovered(&self) {
+        tracing::info!("the disk of the store works again");
+    }
+}
+
+/// When the process began, by both clocks: what the log says in wall time counts on.
+fn offset_ms() -> i64 {
+    static OFFSET: OnceLock<i64> = OnceLock::new();
+    *OFFSET.get_or_init(|| clock::wall().0.cast_signed() - clock::monotonic().0.cast_signed())
+}
+
+/// Wall time as it is written down.
+pub fn to_wall(moment: Millis) -> u64 {
+    moment.0.saturating_add_signed(offset_ms())
+}
+
+/// A moment that was written down, on the clock that everything counts with.
+pub fn from_wall(wall: u64) -> Millis {
+    Millis(wall.saturating_add_signed(-offset_ms()))
+}
+
+/// A message as it is written down.
+pub fn stored(message: &Message) -> broker_store::Message {
+    let (topic, properties) = (message.topic().as_bytes(), message.properties());
+    let mut all = Vec::with_capacity(message.size());
+    all.extend_from_slice(topic);
+    all.extend_from_slice(properties);
+    all.extend_from_slice(message.payload());
+    let all = Bytes::from(all);
+    let head = topic.len() + properties.len();
+    broker_store::Message {
+        topic: all.slice(..topic.len()),
+        properties: all.slice(topic.len()..head),
+        payload: all.slice(head..),
+        expiry_offset: message.expiry_offset.and_then(|offset| u32::try_from(offset).ok()),
+        expiry: message.expiry,
+        qos: message.qos as u8,
+        retain: message.retain,
+        received: to_wall(message.received),
+        hops: message.hops,
+    }
+}
+
+/// A message as it was written down.
+pub fn message_of(stored: &broker_store::Message) -> Message {
+    let broker_store::Message { topic, properties, payload, .. } = stored;
+    let received = from_wall(stored.received);
+    let mut message = Message::new(topic.clone(), properties.clone(), payload.clone(), received);
+    message.expiry_offset = stored.expiry_offset.map(|offset| offset as usize);
+    message.expiry = stored.expiry;
+    message.qos = qos(stored.qos);
+    message.retain = stored.retain;
+    message.hops = stored.hops;
+    message
+}
+
+/// A QoS as it was written down.
+pub fn qos(code: u8) -> QoS {
+    match code {
+        0 => QoS::AtMostOnce,
+        1 => QoS::AtLeastOnce,
+        _ => QoS::ExactlyOnce,
+    }
+}
+
+/// A subscription's options as they are written down: flags, then the identifier.
+pub fn options_bytes(options: &broker_core::router::Options) -> Bytes {
+    let flags =
+        options.qos as u8 | u8::from(options.no_local) << 2 | u8::from(options.retain_as_published) << 3;
+    let mut bytes = vec![flags];
+    bytes.extend_from_slice(&options.identifier.unwrap_or(0).to_le_bytes());
+    bytes.into()
+}
+
+/// A subscription's options as they were written down.
+pub fn options_of(bytes: &[u8], persisted: bool) -> broker_core::router::Options {
+    let flags = bytes.first().copied().unwrap_or(0);
+    let identifier = bytes.get(1..5).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_le_bytes);
+    broker_core::router::Options {
+        qos: qos(flags & 3),
+        no_local: flags & 4 != 0,
+        retain_as_published: flags & 8 != 0,
+        identifier: (identifier != 0).then_some(identifier),
+        order: None,
+        persisted,
+    }
+}

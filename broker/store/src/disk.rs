@@ -1,0 +1,164 @@
+//! The disk, as little of it as the store needs, so that another can take its place.
+
+use std::fmt::Debug;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A directory tree. Names are relative to its root, their parts separated by `/`.
+pub trait Disk: Send + Sync + Debug {
+    /// A new, empty file for appending and reading; one of that name is emptied.
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
+    /// An existing file, for reading.
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
+    /// Makes a directory, unless it is there.
+    fn create_dir(&self, name: &str) -> io::Result<()>;
+    /// The names in a directory, without it, sorted. The root is `""`.
+    fn list(&self, dir: &str) -> io::Result<Vec<String>>;
+    /// Gives a file another name; one that has it already is replaced.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Removes a file.
+    fn remove(&self, name: &str) -> io::Result<()>;
+    /// Cuts a file.
+    fn truncate(&self, name: &str, len: u64) -> io::Result<()>;
+    /// A file's length.
+    fn len(&self, name: &str) -> io::Result<u64>;
+    /// Makes the names in a directory durable.
+    fn sync_dir(&self, dir: &str) -> io::Result<()>;
+    /// Locks a file for as long as the guard lives; nothing if another process has it.
+    fn lock(&self, name: &str) -> io::Result<Option<Box<dyn Lock>>>;
+    /// How people call the root.
+    fn describe(&self) -> String;
+    /// A step in the life of the store is reached (see [`crate::FAILPOINTS`]): a simulated disk may lose power.
+    fn step(&self, _name: &'static str) {}
+}
+
+/// An open file.
+pub trait DiskFile: Send + Sync + Debug {
+    /// Adds bytes at the end. After an error nobody knows how many of them are there.
+    fn append(&self, bytes: &[u8]) -> io::Result<()>;
+    /// Fills the whole of `into` from `offset` on.
+    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<()>;
+    /// Makes the contents durable. After an error nobody knows which of them are, and another try proves nothing.
+    fn sync(&self) -> io::Result<()>;
+    /// The file's length.
+    fn size(&self) -> io::Result<u64>;
+}
+
+/// Held as long as it lives.
+pub trait Lock: Send + Sync + Debug {}
+
+/// A directory of the operating system's.
+#[derive(Debug, Clone)]
+pub struct RealDisk {
+    root: PathBuf,
+}
+
+impl RealDisk {
+    /// The directory, which is made if it does not exist.
+    pub fn new(root: impl Into<PathBuf>) -> io::Result<Self> {
+        let root = root.into();
+        fs::create_dir_all(&root)?;
+        Ok(Self { root })
+    }
+
+    /// An existing directory, for tools that change nothing.
+    pub fn existing(root: impl Into<PathBuf>) -> io::Result<Self> {
+        let root = root.into();
+        fs::metadata(&root)?;
+        Ok(Self { root })
+    }
+
+    /// The directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+}
+
+impl Disk for RealDisk {
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let path = self.path(name);
+        // Truncating and appending do not go together in one call.
+        File::create(&path)?;
+        Ok(Arc::new(OpenOptions::new().read(true).append(true).open(path)?))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(File::open(self.path(name))?))
+    }
+
+    fn create_dir(&self, name: &str) -> io::Result<()> {
+        fs::create_dir_all(self.path(name))
+    }
+
+    fn list(&self, dir: &str) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(self.path(dir))? {
+            names.extend(entry?.file_name().into_string());
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path(from), self.path(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.path(name))
+    }
+
+    fn truncate(&self, name: &str, len: u64) -> io::Result<()> {
+        let file = OpenOptions::new().write(true).open(self.path(name))?;
+        file.set_len(len)?;
+        file.sync_all()
+    }
+
+    fn len(&self, name: &str) -> io::Result<u64> {
+        Ok(fs::metadata(self.path(name))?.len())
+    }
+
+    fn sync_dir(&self, dir: &str) -> io::Result<()> {
+        File::open(self.path(dir))?.sync_all()
+    }
+
+    fn lock(&self, name: &str) -> io::Result<Option<Box<dyn Lock>>> {
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(self.path(name))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Box::new(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    fn describe(&self) -> String {
+        self.root.display().to_string()
+    }
+}
+
+impl Lock for File {}
+
+impl DiskFile for File {
+    fn append(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut file = self;
+        file.write_all(bytes)
+    }
+
+    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
+        self.read_exact_at(into, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+}

@@ -1,0 +1,367 @@
+//! The writer: one thread that takes what waits, writes it, syncs once, applies it and tells. While it syncs, the next
+//! batch collects.
+
+use std::io;
+use std::mem;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::chores::Chores;
+use crate::codec::Encoded;
+use crate::disk::Lock;
+use crate::error::is_full;
+use crate::event::Lsn;
+use crate::failpoint::failpoint;
+use crate::frame::{SYNCED_BEFORE, put_frame};
+use crate::index::Location;
+use crate::line::{Closing, Health, Line, Sleep, Waiting};
+use crate::log::Log;
+use crate::observer::{Committed, Failed, OnFailure};
+use crate::segment::End;
+use crate::stats::add;
+use crate::store::Shared;
+
+/// What is written at once.
+const BATCH_BYTES: u64 = 8 << 20;
+/// What may be written without a sync until there is one all the same.
+const UNSYNCED_BYTES_MAX: usize = 256 << 10;
+/// A buffer larger than this is given back.
+const BUFFER_BYTES_MAX: usize = 1 << 20;
+
+/// The writer's side of a store.
+pub(crate) struct Writer {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) log: Log,
+    pub(crate) chores: Chores,
+    /// What could not be written and must not be given up: first in line.
+    kept: Vec<Waiting>,
+    /// The disk failed just now.
+    backing_off: bool,
+    buffer: Vec<u8>,
+    /// Where in the buffer the body of each record begins.
+    bodies: Vec<usize>,
+    _lock: Box<dyn Lock>,
+}
+
+/// What the writer does next.
+struct Turn {
+    records: Vec<Waiting>,
+    sync: bool,
+    closing: Option<Closing>,
+}
+
+impl Writer {
+    pub(crate) fn new(shared: Arc<Shared>, log: Log, chores: Chores, lock: Box<dyn Lock>) -> Self {
+        Self {
+            shared,
+            log,
+            chores,
+            kept: Vec::new(),
+            backing_off: false,
+            buffer: Vec::new(),
+            bodies: Vec::new(),
+            _lock: lock,
+        }
+    }
+
+    /// Until the store is closed.
+    pub(crate) fn run(mut self) {
+        self.tend();
+        loop {
+            let turn = self.next();
+            self.commit(turn.records, turn.sync);
+            if let Some(how) = turn.closing {
+                return self.end(how);
+            }
+            self.tend();
+        }
+    }
+
+    /// Waits for something to do.
+    fn next(&mut self) -> Turn {
+        let shared = self.shared.clone();
+        let mut line = shared.line.lock();
+        if mem::take(&mut self.backing_off) {
+            self.back_off(&mut line);
+        }
+        loop {
+            line.sleep = Sleep::Awake;
+            let asked = line.checkpoints_asked > line.checkpoints_served;
+            let urgent = line.urgent || line.closing.is_some() || !self.kept.is_empty();
+            if urgent || asked || line.pressed || self.chores.busy() {
+                return self.turn(&mut line, urgent);
+            }
+            let lazy = (!line.records.is_empty())
+                .then(|| Instant::now() + Duration::from_millis(shared.options.lazy_ms));
+            let Some(until) = [lazy, self.chores.rests_until()].into_iter().flatten().min() else {
+                line.sleep = Sleep::Forever;
+                shared.wake.wait(&mut line);
+                continue;
+            };
+            line.sleep = Sleep::Dozing;
+            if shared.wake.wait_until(&mut line, until).timed_out() {
+                return self.turn(&mut line, false);
+            }
+        }
+    }
+
+    /// All that waits. Whatever stores a message is synced: places of messages are only known for what is durable.
+    fn turn(&mut self, line: &mut Line, urgent: bool) -> Turn {
+        line.sleep = Sleep::Awake;
+        self.chores.pressed |= mem::take(&mut line.pressed);
+        let mut records = mem::take(&mut self.kept);
+        match records.is_empty() {
+            true => records = line.take(),
+            false => records.append(&mut line.take()),
+        }
+        let sync = urgent
+            || self.log.unsynced_bytes() > UNSYNCED_BYTES_MAX
+            || records.iter().any(|record| !record.encoded.blocks.is_empty());
+        Turn { records, sync, closing: line.closing }
+    }
+
+    /// Leaves a failing disk alone for a while; then one record may try.
+    fn back_off(&self, line: &mut parking_lot::MutexGuard<'_, Line>) {
+        line.sleep = Sleep::BackingOff;
+        let until = Instant::now() + Duration::from_millis(self.shared.options.retry_ms);
+        while line.closing.is_none() {
+            if self.shared.wake.wait_until(line, until).timed_out() {
+                break;
+            }
+        }
+        if line.health != Health::Working {
+            line.health = Health::Failing { probe: true };
+        }
+    }
+
+    fn commit(&mut self, mut records: Vec<Waiting>, sync: bool) {
+        while !records.is_empty() {
+            let behind = records.split_off(batch_len(&records));
+            match self.write(&records, sync) {
+                Ok(place) => self.settle(records, place),
+                Err(error) => {
+                    records.extend(behind);
+                    return self.fail(records, &error);
+                }
+            }
+            records = behind;
+        }
+    }
+
+    /// Writes a batch; says where it begins. Nothing of it is applied yet.
+    fn write(&mut self, records: &[Waiting], sync: bool) -> io::Result<End> {
+        let first = records.first().map_or(Lsn(1), |record| record.first);
+        self.prepare(first)?;
+        self.encode(records);
+        let disk = self.shared.disk.clone();
+        failpoint(&*disk, "store.before-write");
+        let buffer = mem::take(&mut self.buffer);
+        let place = self.log.write(&buffer, !sync);
+        if buffer.capacity() <= BUFFER_BYTES_MAX {
+            self.buffer = buffer;
+        }
+        let place = place?;
+        failpoint(&*disk, "store.after-write");
+        if sync {
+            self.sync()?;
+        }
+        failpoint(&*disk, "store.after-sync");
+        Ok(place)
+    }
+
+    /// Makes sure that there is a segment to write to.
+    pub(crate) fn prepare(&mut self, first: Lsn) -> io::Result<()> {
+        let before = self.log.head().map(|(segment, _)| segment);
+        if self.log.prepare(first, self.shared.options.segment_bytes())?
+            && let Some((segment, size)) = self.log.head()
+        {
+            self.shared.files.forget(segment);
+            let mut state = self.shared.state.write();
+            before.into_iter().for_each(|before| state.index.seal(before));
+            state.index.set_size(segment, size);
+        }
+        Ok(())
+    }
+
+    fn encode(&mut self, records: &[Waiting]) {
+        self.buffer.clear();
+        self.bodies.clear();
+        let mut flags = if self.log.is_synced() { SYNCED_BEFORE } else { 0 };
+        for record in records {
+            // A record without events only waits for its turn.
+            if record.encoded.count == 0 {
+                self.bodies.push(self.buffer.len());
+                continue;
+            }
+            let Encoded { count, body, .. } = &record.encoded;
+            self.bodies.push(put_frame(&mut self.buffer, self.log.mark(), flags, record.first, *count, body));
+            flags = 0;
+        }
+    }
+
+    pub(crate) fn sync(&mut self) -> io::Result<()> {
+        let began = Instant::now();
+        self.log.sync()?;
+        self.shared.meters.synced(began.elapsed());
+        Ok(())
+    }
+
+    /// The batch is written: it becomes part of the state, and everybody is told.
+    fn settle(&mut self, records: Vec<Waiting>, place: End) {
+        let shared = self.shared.clone();
+        let last = self.apply(&records, place);
+        failpoint(&*shared.disk, "store.after-apply");
+        if let Some(last) = last {
+            shared.committed.store(last.0, Ordering::Release);
+        }
+        let meters = &shared.meters;
+        add(&meters.commits, 1);
+        add(&meters.records, records.len() as u64);
+        add(&meters.events, records.iter().map(|record| u64::from(record.encoded.count)).sum());
+        let recovered = self.note_written(&records);
+        let observer = shared.observer.read().clone();
+        if let Some(observer) = observer {
+            observer.committed(records.into_iter().map(committed).collect());
+            if recovered {
+                observer.recovered();
+            }
+        }
+        failpoint(&*shared.disk, "store.after-told");
+    }
+
+    /// Carries out the events; gives the number of the last.
+    fn apply(&mut self, records: &[Waiting], place: End) -> Option<Lsn> {
+        let mut state = self.shared.state.write();
+        let mut last = None;
+        for (record, body) in records.iter().zip(&self.bodies) {
+            let mut blocks = record.encoded.blocks.iter().peekable();
+            for (number, event) in record.events.iter().enumerate() {
+                let at = blocks.next_if(|block| block.event as usize == number).map(|block| {
+                    let offset = (place.offset as usize + body + block.start as usize) as u32;
+                    Location { segment: place.segment, offset, len: block.len }
+                });
+                let lsn = record.first.plus(number as u64);
+                state.apply(lsn, event, at);
+                last = Some(lsn);
+            }
+        }
+        if let Some((segment, size)) = self.log.head() {
+            state.index.set_size(segment, size);
+        }
+        last
+    }
+
+    /// Counts what was written, and says whether this was the first commit after failures.
+    fn note_written(&mut self, records: &[Waiting]) -> bool {
+        let cost: u64 = records.iter().map(Waiting::cost).sum();
+        add(&self.shared.meters.written, cost);
+        self.chores.note_written(cost);
+        let room = self.room();
+        let mut line = self.shared.line.lock();
+        line.bytes -= cost;
+        line.room = room;
+        let recovered = mem::take(&mut line.health) != Health::Working;
+        drop(line);
+        if recovered {
+            add(&self.shared.meters.recoveries, 1);
+        }
+        recovered
+    }
+
+    /// The batch is not written: what may be given up is, the rest waits for the next try.
+    fn fail(&mut self, records: Vec<Waiting>, error: &io::Error) {
+        let shared = self.shared.clone();
+        add(&shared.meters.failures, 1);
+        self.log.abandon();
+        self.set_abandoned_size();
+        let relieved = is_full(error) && self.run_short();
+        self.backing_off = !relieved;
+        let (refused, kept, next) = {
+            let mut line = shared.line.lock();
+            line.health = Health::Failing { probe: relieved };
+            let waiting = records.into_iter().chain(line.take());
+            let (refused, kept): (Vec<_>, Vec<_>) =
+                waiting.partition(|record| record.on_failure == OnFailure::Refuse);
+            line.bytes -= refused.iter().map(Waiting::cost).sum::<u64>();
+            (refused, kept, Lsn(line.next))
+        };
+        // A new segment's header says that what was written does not count. Only when that is on disk is a refusal
+        // certain; but nobody is kept waiting for a disk that fails.
+        let settled = self.prepare(kept.first().map_or(next, |record| record.first)).is_ok();
+        self.kept = kept;
+        self.set_room();
+        let observer = shared.observer.read().clone();
+        if let Some(observer) = observer
+            && !refused.is_empty()
+        {
+            observer.failed(refused.into_iter().map(|record| failed(record, settled)).collect(), error);
+        }
+    }
+
+    /// The number of the first record that waits. Only the writer takes records out of the line.
+    pub(crate) fn first_in_line(&self) -> Option<Lsn> {
+        let line = self.shared.line.lock();
+        self.kept.first().or(line.records.first()).map(|record| record.first)
+    }
+
+    /// After a failure the segment is as long as it was before.
+    pub(crate) fn set_abandoned_size(&mut self) {
+        if let Some(end) = self.log.place() {
+            let mut state = self.shared.state.write();
+            if state.index.segment(end.segment).is_some() {
+                state.index.set_size(end.segment, end.offset);
+            }
+        }
+    }
+
+    /// The last turn: what was kept is given up, and the lock let go.
+    fn end(mut self, how: Closing) {
+        let error = self.last_checkpoint(how).err();
+        let kept = mem::take(&mut self.kept);
+        let observer = self.shared.observer.read().clone();
+        if let Some(observer) = observer
+            && !kept.is_empty()
+        {
+            let why = io::Error::other("the store was closed before the disk worked again");
+            observer.failed(kept.into_iter().map(|record| failed(record, true)).collect(), &why);
+        }
+        let shared = self.shared.clone();
+        drop(self);
+        let mut line = shared.line.lock();
+        line.closed = true;
+        line.checkpoint_error = error.map(|error| (error.kind(), error.to_string()));
+        shared.served.notify_all();
+    }
+
+    fn last_checkpoint(&mut self, how: Closing) -> io::Result<()> {
+        if !self.kept.is_empty() {
+            return Err(io::Error::other("the disk fails, and some records could not be written"));
+        }
+        if !self.log.is_synced() {
+            self.sync()?;
+        }
+        match how {
+            Closing::Orderly => self.checkpoint_at_once(),
+            Closing::Plain => Ok(()),
+        }
+    }
+}
+
+/// How many of the records go into one batch: at least one.
+fn batch_len(records: &[Waiting]) -> usize {
+    let mut bytes = 0;
+    let fits = |record: &&Waiting| {
+        bytes += record.cost();
+        bytes <= BATCH_BYTES
+    };
+    records.iter().take_while(fits).count().max(1)
+}
+
+fn committed(record: Waiting) -> Committed {
+    Committed { first: record.first, events: record.events, token: record.token }
+}
+
+fn failed(record: Waiting, settled: bool) -> Failed {
+    Failed { first: record.first, events: record.events, token: record.token, settled }
+}
