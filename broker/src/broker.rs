@@ -23,6 +23,7 @@ use crate::metrics::Metrics;
 use crate::ordered::Ordered;
 use crate::persistence::{self, Persistence, Policy};
 use crate::pipeline::Source;
+use crate::pipeline::cursor::Cursor;
 use crate::route::{Route, ServiceRef, Subscriber};
 use crate::services::Service;
 
@@ -155,6 +156,9 @@ impl Broker {
             let highest = state.sessions().map(|(number, _)| number).max().unwrap_or(0);
             self.next.fetch_max(highest + 1, Ordering::AcqRel);
             for (number, kept) in state.sessions() {
+                if Cursor::graph_of(&kept.client_id).is_some() {
+                    continue; // those are found again when the graphs are known
+                }
                 let client = restore(number, kept, &persistence.policy, now);
                 if kept.closed.is_none() {
                     // Its connection ended with the process.

@@ -15,6 +15,8 @@ use crate::broker::Broker;
 use crate::client::{Client, State};
 use crate::clock;
 use crate::persistence::{self, Job, Persistence};
+use crate::pipeline::Outcome;
+use crate::pipeline::cursor::{self, Cursor};
 use crate::turn::Turn;
 
 /// Entries that are loaded for a session, and wait until their packet identifiers are written down.
@@ -34,6 +36,7 @@ pub fn run(broker: &Weak<Broker>, persistence: &Arc<Persistence>, jobs: &Receive
             Job::Committed(records) => delivery.committed(records, &mut turn),
             Job::Failed(records) => delivery.failed(&records, &mut turn),
             Job::Fill(client) => delivery.fill(&client, &mut turn),
+            Job::Feed(cursor) => delivery.feed(&cursor, &mut turn),
         }
         turn.finish();
         persistence.wake();
@@ -96,7 +99,18 @@ impl Delivery {
         message: &Arc<broker_core::message::Message>,
         turn: &mut Turn<'_>,
     ) {
-        let Some(client) = turn.broker().client(taker.session) else { return };
+        let Some(client) = turn.broker().client(taker.session) else {
+            let entry = cursor::Entry {
+                number,
+                sources: sources(&taker.identifiers),
+                message: Some(Arc::clone(message)),
+            };
+            let Some(cursor) = self.persistence.cursor(taker.session) else { return };
+            if let Some(flow) = cursor.committed(entry, !self.persistence.is_crowded()) {
+                turn.run(&flow);
+            }
+            return;
+        };
         let mut guard = client.lock();
         let state = &mut *guard;
         let Some(durable) = state.session.durable() else { return };
@@ -202,6 +216,31 @@ impl Delivery {
         }
     }
 
+    /// Loads some of what waits in the log for a graph, and runs it.
+    fn feed(&self, cursor: &Arc<Cursor>, turn: &mut Turn<'_>) {
+        let Some((from, count)) = cursor.begin_loading().filter(|_| !self.persistence.is_crowded()) else {
+            return;
+        };
+        let mut entries: Vec<cursor::Entry> = {
+            let state = self.persistence.store.state();
+            let entries = state.session(cursor.session).into_iter().flat_map(|it| it.queue.from(Lsn(from)));
+            let entry = |entry: broker_store::Entry<'_>| cursor::Entry {
+                number: entry.message.0,
+                sources: sources(entry.identifiers),
+                message: None,
+            };
+            entries.take(count).map(entry).collect()
+        };
+        for entry in &mut entries {
+            // One that cannot be read any more is done.
+            entry.message = self.persistence.read(entry.number);
+        }
+        if let Some(flow) = cursor.loaded(entries) {
+            turn.run(&flow);
+            turn.publish_outcomes(cursor.record(Vec::new()).map(Outcome::Record));
+        }
+    }
+
     /// What the log has for a session, bodies and all; nothing when the session is gone there.
     fn look(&self, client: &Arc<Client>, from: u64, room: usize) -> Option<Vec<Found>> {
         let mut found: Vec<Found> = {
@@ -216,6 +255,11 @@ impl Delivery {
         }
         Some(found)
     }
+}
+
+/// The sources of a graph that an entry goes in by.
+fn sources(identifiers: &[u32]) -> Vec<usize> {
+    identifiers.iter().map(|place| *place as usize).collect()
 }
 
 /// Where a session wants to be loaded on from; loading begins with that.

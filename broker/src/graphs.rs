@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_core::reorder::{LATENESS_MS_DEFAULT, LATENESS_MS_MAX, Late, Order};
-use broker_core::router::Options;
 use config::resource::registry::{Credentials, RegistryHost};
 use config::resource::{LateMessages, Settings};
 use config::{GraphPlan, LinkPlan, Loaded, RegistryPlan, ResourceId, StagePlan};
@@ -27,6 +26,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use crate::broker::{Broker, split_share};
 use crate::clock;
 use crate::health::{Health, State};
+use crate::pipeline::restore::{self, Prepared};
 use crate::pipeline::{Dataflow, Parts, Source};
 use crate::services::command_invoker::CommandInvokers;
 use crate::translate::Carry;
@@ -47,6 +47,9 @@ pub struct Graphs {
     schemas: Arc<SchemaRegistry>,
     health: Arc<Health>,
     running: Mutex<Vec<(ResourceId, Arc<Dataflow>)>>,
+    /// What was made ready for each graph that does not run yet, by its place among the plans; and what there is to say
+    /// about it.
+    prepared: Mutex<HashMap<usize, (Prepared, String)>>,
 }
 
 /// Why a graph does not run.
@@ -105,8 +108,8 @@ impl Graphs {
         })?;
         let modules = Arc::new(Modules::new(host, data_dir.map(|dir| dir.join("compiled"))));
         let registry = Registry::new(data_dir.map(|dir| dir.join("registry")));
-        let (broker, running) = (Arc::clone(broker), Mutex::default());
-        Ok(Self { broker, modules, registry, schemas, health, running })
+        let (broker, running, prepared) = (Arc::clone(broker), Mutex::default(), Mutex::default());
+        Ok(Self { broker, modules, registry, schemas, health, running, prepared })
     }
 
     /// The store that operators share with clients.
@@ -128,6 +131,21 @@ impl Graphs {
                 None => self.health.set(id, State::Available, None, flow.remark().to_owned()),
             }
         }
+    }
+
+    /// Finds the places in the log of those graphs whose messages are persisted: from now on their messages are taken,
+    /// whether they run or not. To be called before anybody can publish. Says what is lost of graphs that are gone.
+    pub fn prepare(&self, loaded: &Loaded) -> Vec<String> {
+        let mut all = self.prepared.lock();
+        for (at, plan) in loaded.plans().iter().enumerate() {
+            let (prepared, why) = restore::prepare(&self.broker, plan);
+            let remark = why.map(|why| why.to_string()).unwrap_or_default();
+            if !remark.is_empty() {
+                tracing::warn!(graph = %plan.id.name, "{remark}");
+            }
+            all.insert(at, (prepared, remark));
+        }
+        restore::end_others(&self.broker, loaded)
     }
 
     /// Starts every graph of `loaded` that can run, all at once. Returns when each has been tried; those whose
@@ -163,7 +181,7 @@ impl Graphs {
         let plans = loaded.plans();
         let Some(plan) = plans.get(at) else { return false };
         let name = &plan.id.name;
-        match self.start_one(plan).await {
+        match self.start_one(at, plan).await {
             Ok(flow) => {
                 self.running.lock().push((plan.id.clone(), flow));
                 let from = plan.sources.iter().flat_map(|source| &source.filters);
@@ -188,7 +206,7 @@ impl Graphs {
         }
     }
 
-    async fn start_one(&self, plan: &GraphPlan<'_>) -> Result<Arc<Dataflow>, StartError> {
+    async fn start_one(&self, at: usize, plan: &GraphPlan<'_>) -> Result<Arc<Dataflow>, StartError> {
         let limits = limits(plan);
         let mut stages = Vec::new();
         for stage in &plan.stages {
@@ -218,7 +236,7 @@ impl Graphs {
         let waits = Duration::from_millis(order.map_or(0, |order| u64::from(order.max_lateness_ms)));
         let lateness = plan.settings.allowed_lateness.unwrap_or(ALLOWED_LATENESS) + waits;
         graph.engine().set_lateness_ms(u64::try_from(lateness.as_millis()).unwrap_or(u64::MAX));
-        Ok(self.subscribe(plan, graph, order, budget, remark))
+        Ok(self.subscribe(at, plan, graph, order, budget, remark))
     }
 
     /// What checks the connections that name a schema, and what there is to say about those whose schema is not known
@@ -255,6 +273,7 @@ impl Graphs {
     /// Connects a graph that is ready to the topics of its sources and destinations.
     fn subscribe(
         &self,
+        at: usize,
         plan: &GraphPlan<'_>,
         graph: GraphRuntime<Carry>,
         order: Option<Order>,
@@ -262,6 +281,11 @@ impl Graphs {
         remark: String,
     ) -> Arc<Dataflow> {
         let may_wait = graph.keeps_items() || order.is_some();
+        let (prepared, more) = self.prepared.lock().remove(&at).unwrap_or_else(|| {
+            let (prepared, why) = restore::prepare(&self.broker, plan);
+            (prepared, why.map(|why| why.to_string()).unwrap_or_default())
+        });
+        let remark = [remark, more].into_iter().filter(|remark| !remark.is_empty()).collect::<Vec<_>>();
         let schema = |place: usize| {
             let mut links = plan.links.iter().filter(|link| link.from == Start::Source(place));
             links.find_map(|link| link.schema_ref)
@@ -274,18 +298,25 @@ impl Graphs {
             order,
             dead_letter_topic: plan.settings.dead_letter_topic.clone(),
             inline_budget,
-            remark,
+            remark: remark.join("; "),
+            cursor: prepared.cursor.clone(),
         };
         let flow = Dataflow::new(parts, &self.broker);
         if may_wait {
             tokio::spawn(Arc::clone(&flow).keep_time());
         }
-        for (place, from) in plan.sources.iter().enumerate() {
-            let (source, id) = (Source::new(Arc::clone(&flow), place), self.broker.number());
-            for filter in &from.filters {
-                self.broker.subscribe_graph(&filter.to_string(), id, &source, Options::everything());
+        prepared.sources.iter().for_each(|source| source.attach(&flow));
+        match &prepared.cursor {
+            Some(cursor) => {
+                cursor.attach(&flow);
+                self.broker.persistence().into_iter().for_each(|persistence| persistence.feed(cursor));
             }
-            self.feed_retained(from.filters.iter().map(ToString::to_string), &source);
+            None => restore::route(&self.broker, plan, &prepared),
+        }
+        if prepared.is_new {
+            for (from, source) in plan.sources.iter().zip(&prepared.sources) {
+                self.feed_retained(from.filters.iter().map(ToString::to_string), source);
+            }
         }
         flow
     }
@@ -298,7 +329,7 @@ impl Graphs {
         for filter in filters.filter(|filter| split_share(filter).0.is_none()) {
             for message in self.broker.retained(&filter, turn.now) {
                 if fed.insert(message.topic().to_owned()) {
-                    turn.feed(source, &message);
+                    turn.feed(source, message);
                 }
             }
         }

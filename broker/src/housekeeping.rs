@@ -24,6 +24,7 @@ pub async fn run(broker: Arc<Broker>) {
         look(&broker, now);
         if let Some(persistence) = broker.persistence() {
             persistence.show();
+            persistence.feed_graphs();
         }
         // A walk over all retained messages is not for every second.
         if count.is_multiple_of(10) {

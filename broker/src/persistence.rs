@@ -29,6 +29,7 @@ use tokio::sync::watch;
 
 use crate::client::Client;
 use crate::clock;
+use crate::pipeline::cursor::Cursor;
 
 /// The user property that asks for persistence, with the value `true` (AIO.md §6).
 pub const PROPERTY: &str = "aio-persistence";
@@ -167,6 +168,8 @@ pub enum Job {
     Failed(Vec<Failed>),
     /// This session may want more of what the log has for it.
     Fill(Arc<Client>),
+    /// This graph may want more of what the log has for it.
+    Feed(Arc<Cursor>),
 }
 
 /// The store, and what is agreed about it.
@@ -185,6 +188,8 @@ pub struct Persistence {
     refused: AtomicU64,
     /// Topics whose retained message is being written, and how often.
     retaining: Mutex<HashMap<Box<str>, u32>>,
+    /// Places of graphs, by their sessions.
+    cursors: Mutex<HashMap<u64, Arc<Cursor>>>,
     lost: Counter,
 }
 
@@ -216,6 +221,7 @@ impl Persistence {
             refusals: Mutex::default(),
             refused: AtomicU64::new(0),
             retaining: Mutex::default(),
+            cursors: Mutex::default(),
             lost: counter!("forebay_store_messages_unreadable_total"),
             jobs: jobs.clone(),
             store,
@@ -246,6 +252,16 @@ impl Persistence {
     pub fn note(&self, events: Vec<Event>) {
         if let Err(error) = self.store.append(events, OnFailure::Retry, false, 0) {
             tracing::warn!("a change is not written down: {error}");
+        }
+    }
+
+    /// Has written what a graph derived and what is done by that: all at once, and not to be given up. Somebody waits when a
+    /// message is among it.
+    pub fn write(&self, events: Vec<Event>) {
+        let urgent = events.iter().any(|event| matches!(event, Event::Stored { .. }));
+        if let Err(error) = self.store.append(events, OnFailure::Retry, urgent, 0) {
+            // What went into it is still there, and comes again.
+            tracing::error!("what a graph derived is not written down: {error}");
         }
     }
 
@@ -336,6 +352,38 @@ impl Persistence {
         }
     }
 
+    /// Entries of this session go into a graph.
+    pub fn add_cursor(&self, cursor: &Arc<Cursor>) {
+        self.cursors.lock().insert(cursor.session, Arc::clone(cursor));
+    }
+
+    /// The place of the graph that has this session.
+    pub fn cursor(&self, session: u64) -> Option<Arc<Cursor>> {
+        self.cursors.lock().get(&session).cloned()
+    }
+
+    /// Has more of what the log holds for a graph loaded, unless that is asked for already.
+    pub fn feed(&self, cursor: &Arc<Cursor>) {
+        if cursor.ask() {
+            let _ = self.jobs.send(Job::Feed(Arc::clone(cursor)));
+        }
+    }
+
+    /// So much is in the store already that what graphs derive would not fit: their messages wait in it until there is room.
+    pub fn is_crowded(&self) -> bool {
+        self.store.is_crowded()
+    }
+
+    /// Looks whether graphs that had to wait can go on.
+    pub fn feed_graphs(&self) {
+        if self.is_crowded() {
+            return;
+        }
+        let waiting = |cursor: &&Arc<Cursor>| cursor.wants_more();
+        let cursors: Vec<_> = self.cursors.lock().values().filter(waiting).cloned().collect();
+        cursors.iter().for_each(|cursor| self.feed(cursor));
+    }
+
     /// Has more of what the log holds for a session loaded.
     pub fn fill(&self, client: &Arc<Client>) {
         // The other end lives as long as the process.
@@ -369,6 +417,12 @@ impl Persistence {
         counter!("forebay_store_commits_total").absolute(stats.commits);
         counter!("forebay_store_records_total").absolute(stats.records);
         counter!("forebay_store_failures_total").absolute(stats.failures);
+        let state = self.store.state();
+        for cursor in self.cursors.lock().values() {
+            let waits = state.session(cursor.session).map_or(0, |session| session.queue.len());
+            let graph = cursor.graph().to_owned();
+            gauge!("forebay_store_graph_entries", "dataflow_id" => graph).set(waits as f64);
+        }
     }
 }
 

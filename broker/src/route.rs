@@ -90,7 +90,7 @@ pub struct Route {
     pub graphs: Vec<Arc<Source>>,
     /// What the broker answers itself.
     pub services: Vec<ServiceRef>,
-    /// One of the sessions' subscriptions is persisted.
+    /// One of the sessions' subscriptions or graphs is persisted.
     pub persisted: bool,
 }
 
@@ -130,7 +130,8 @@ impl Route {
         found.shares =
             shares.into_values().map(|members| Share { members, next: AtomicUsize::new(0) }).collect();
         let mut all = found.clients.iter().chain(found.shares.iter().flat_map(|share| &share.members));
-        found.persisted = all.any(|target| target.persisted);
+        found.persisted =
+            all.any(|target| target.persisted) || found.graphs.iter().any(|graph| graph.cursor.is_some());
         found
     }
 }

@@ -134,6 +134,12 @@ async fn serve(
     let graphs = Graphs::new(&broker, options.data_dir.as_deref(), schemas, quota, Arc::clone(&health))
         .map_err(|error| ServeError::Start(error.to_string()))?;
     StateStoreService::start(graphs.state_store(), &broker);
+    for line in graphs.prepare(&loaded) {
+        eprintln!("store: {line}");
+    }
+    if let Some(persistence) = broker.persistence() {
+        persistence.show();
+    }
     let graphs = Arc::new(graphs);
     let shown = Arc::clone(&graphs);
     tokio::spawn(upkeep(metrics.clone()));

@@ -13,6 +13,7 @@ use processing_core::time::Hlc;
 
 use crate::broker::Broker;
 use crate::clock;
+use crate::pipeline::origin::Origins;
 
 /// The user property that carries a message's timestamp (AIO.md §4.2).
 pub const TIMESTAMP: &str = "__ts";
@@ -66,23 +67,27 @@ pub struct Carry {
     /// It stands for several: what belongs to one of them only is nobody's.
     combined: bool,
     qos: QoS,
+    /// Where what it was derived from is in the log.
+    pub origins: Origins,
 }
 
 impl Carry {
     /// For a message on its way into a graph.
-    pub fn of(origin: &Arc<Message>) -> Self {
-        Self { qos: origin.qos, origin: Arc::clone(origin), combined: false }
+    pub fn of(origin: &Arc<Message>, origins: &Origins) -> Self {
+        Self { qos: origin.qos, origin: Arc::clone(origin), combined: false, origins: origins.clone() }
     }
 
     /// Stands for another message, too: with the QoS of the one that has the highest.
     pub fn combine(&mut self, later: Self) {
-        *self = Self { qos: self.qos.max(later.qos), combined: true, origin: later.origin };
+        self.origins.combine(later.origins);
+        (self.qos, self.combined, self.origin) = (self.qos.max(later.qos), true, later.origin);
     }
 }
 
-/// What a graph sees of a message (AIO.md §1.6); `schema` is that of the connection it comes by.
+/// What a graph sees of a message (AIO.md §1.6); `schema` is that of the connection it comes by, `wall` the time it is there.
 pub fn item(
     message: &Arc<Message>,
+    origins: &Origins,
     schema: Option<&item::MessageSchema>,
     broker: &Broker,
     wall: Millis,
@@ -97,7 +102,11 @@ pub fn item(
             broker.observe(&stamp, wall)?;
             stamp
         }
-        None => broker.timestamp(wall),
+        // The same each time that it comes out of the log.
+        None => match origins.first() {
+            Some(number) => Timestamp { ms: wall.0, counter: number, ..broker.timestamp(wall) },
+            None => broker.timestamp(wall),
+        },
     };
     let timestamp = hlc(&stamp);
     let user_properties = match properties.has_user_properties {
@@ -112,7 +121,7 @@ pub fn item(
         user_properties,
         schema: schema.cloned(),
     });
-    Ok(Item { time: timestamp, data, carry: Carry::of(message) })
+    Ok(Item { time: timestamp, data, carry: Carry::of(message, origins) })
 }
 
 /// The message that an item becomes: the item's bytes, and beside them what the message it was derived from
@@ -124,7 +133,7 @@ pub fn message(
     broker: &Broker,
     wall: Millis,
 ) -> Result<Message, Refused> {
-    let Carry { origin, combined, qos } = item.carry;
+    let Carry { origin, combined, qos, .. } = item.carry;
     let made = match item.data {
         Data::Message(message) => message,
         Data::Snapshot(snapshot) => bare(snapshot.timestamp, snapshot.frame, &origin),

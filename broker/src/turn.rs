@@ -14,7 +14,9 @@ use broker_store::{Event, Lsn, Taker};
 use crate::broker::Broker;
 use crate::client::Client;
 use crate::ordered::{Held, Holding, Ordered};
-use crate::pipeline::Source;
+use crate::pipeline::cursor::Record;
+use crate::pipeline::origin::Origins;
+use crate::pipeline::{Arrival, Dataflow, Entered, Outcome, Source};
 use crate::route::{Cache, Route, Target};
 use crate::{delivery, persistence};
 
@@ -26,7 +28,9 @@ const HOPS_MAX: u8 = 16;
 struct Scratch {
     routes: Cache,
     touched: Vec<Arc<Client>>,
-    derived: VecDeque<Arc<Message>>,
+    derived: VecDeque<Outcome>,
+    /// Graphs that this turn is in.
+    graphs: Vec<Arc<Dataflow>>,
     frame: Frame,
     pool: Vec<Vec<u8>>,
     /// Sessions whose entry of the message under way is in the log, or about to be, and its packet identifier.
@@ -50,6 +54,8 @@ pub struct Turn<'a> {
     sent: u64,
     /// What is to be written down, and nobody waits for.
     notes: Vec<Event>,
+    /// What is to be written down all at once: what a graph derived, and what is done by that.
+    record: Option<Vec<Event>>,
 }
 
 /// What became of a message that was published.
@@ -73,7 +79,16 @@ impl<'a> Turn<'a> {
     pub fn begin(broker: &'a Broker, now: Millis) -> Self {
         let mut scratch = SCRATCH.with_borrow_mut(std::mem::take);
         scratch.turn = broker.number();
-        Self { broker, scratch, now, received: 0, received_bytes: 0, sent: 0, notes: Vec::new() }
+        Self {
+            broker,
+            scratch,
+            now,
+            received: 0,
+            received_bytes: 0,
+            sent: 0,
+            notes: Vec::new(),
+            record: None,
+        }
     }
 
     /// The broker.
@@ -106,26 +121,105 @@ impl<'a> Turn<'a> {
     /// it has been taken.
     pub fn publish_from(&mut self, publication: &mut Publication<'_>, from: Option<(u64, u16)>) -> Taken {
         let taken = self.route(publication, from);
-        while let Some(message) = self.scratch.derived.pop_front() {
-            self.broker.metrics.derived.increment(1);
-            self.route(&mut Publication::of(&message), None);
-        }
+        self.settle();
         taken
     }
 
     /// Runs a message through one graph only, and publishes what that derives.
-    pub fn feed(&mut self, source: &Arc<Source>, message: &Arc<Message>) {
-        let mut derived = Vec::new();
-        source.push(message, self.broker, &mut |message| derived.push(message));
-        for message in &derived {
-            self.publish_derived(message);
+    pub fn feed(&mut self, source: &Source, message: Arc<Message>) {
+        self.push(source, message);
+        self.settle();
+    }
+
+    /// Runs a graph that messages were left in front of.
+    pub fn run(&mut self, flow: &Arc<Dataflow>) {
+        let Scratch { derived, turn, .. } = &mut self.scratch;
+        let entered = flow.take_over(*turn, self.broker, &mut |outcome| derived.push_back(outcome));
+        self.note_entered(flow, entered);
+        self.settle();
+    }
+
+    /// Lets time pass in a graph; false when somebody else is in it.
+    pub fn pass_time(&mut self, flow: &Arc<Dataflow>) -> bool {
+        let Scratch { derived, turn, .. } = &mut self.scratch;
+        let entered = flow.pass_time(*turn, self.broker, &mut |outcome| derived.push_back(outcome));
+        self.note_entered(flow, entered);
+        self.settle();
+        entered != Entered::Not
+    }
+
+    /// Publishes a message that was derived outside of a turn.
+    pub fn publish_derived(&mut self, message: Arc<Message>) {
+        self.publish_outcomes([Outcome::Message(message)]);
+    }
+
+    /// Publishes what came out of a graph outside of a turn.
+    pub fn publish_outcomes(&mut self, outcomes: impl IntoIterator<Item = Outcome>) {
+        self.scratch.derived.extend(outcomes);
+        self.settle();
+    }
+
+    /// Publishes what graphs have derived, and what is derived from that.
+    fn settle(&mut self) {
+        while let Some(outcome) = self.scratch.derived.pop_front() {
+            match outcome {
+                Outcome::Message(message) => self.route_derived(&message),
+                Outcome::Record(record) => self.write(record),
+            }
         }
     }
 
-    /// Publishes what a graph derived outside of a turn.
-    pub fn publish_derived(&mut self, message: &Arc<Message>) {
+    fn route_derived(&mut self, message: &Arc<Message>) {
         self.broker.metrics.derived.increment(1);
-        self.publish(&mut Publication::of(message));
+        self.route(&mut Publication::of(message), None);
+    }
+
+    /// Publishes what a persisted graph has derived, and what is derived from that: all of it is one record of the log.
+    fn write(&mut self, Record { messages, events }: Record) {
+        self.record = Some(events);
+        messages.iter().for_each(|message| self.route_derived(message));
+        while let Some(outcome) = self.scratch.derived.pop_front() {
+            match outcome {
+                Outcome::Message(message) => self.route_derived(&message),
+                Outcome::Record(Record { messages, events }) => {
+                    self.record.get_or_insert_default().extend(events);
+                    messages.iter().for_each(|message| self.route_derived(message));
+                }
+            }
+        }
+        let events = self.record.take().unwrap_or_default();
+        if let Some(persistence) = self.broker.persistence() {
+            persistence.write(events);
+        }
+    }
+
+    /// Runs a message through a graph, or leaves it there.
+    fn push(&mut self, source: &Source, message: Arc<Message>) {
+        let Some(flow) = source.flow() else {
+            // It is not up yet, and the message is in memory only.
+            return self.broker.metrics.dropped(DropCause::QueueFull);
+        };
+        let arrival = Arrival { source: source.place(), message, origins: Origins::default() };
+        let Scratch { derived, turn, .. } = &mut self.scratch;
+        let entered = flow.push(arrival, *turn, self.broker, &mut |outcome| derived.push_back(outcome));
+        self.note_entered(flow, entered);
+    }
+
+    fn note_entered(&mut self, flow: &Arc<Dataflow>, entered: Entered) {
+        if entered == Entered::Now {
+            self.scratch.graphs.push(Arc::clone(flow));
+        }
+    }
+
+    /// Leaves all graphs, with nothing left behind there.
+    fn leave_graphs(&mut self) {
+        while let Some(flow) = self.scratch.graphs.last().cloned() {
+            let Scratch { derived, turn, .. } = &mut self.scratch;
+            if flow.leave(*turn, self.broker, &mut |outcome| derived.push_back(outcome)) {
+                self.scratch.graphs.retain(|other| !Arc::ptr_eq(other, &flow));
+            }
+            self.settle();
+        }
     }
 
     fn route(&mut self, publication: &mut Publication<'_>, from: Option<(u64, u16)>) -> Taken {
@@ -157,18 +251,18 @@ impl<'a> Turn<'a> {
                 self.deliver(target, publication, false);
             }
         }
-        self.scratch.takers.clear();
         for source in &route.graphs {
             if publication.hops >= HOPS_MAX {
                 self.broker.metrics.derived_loops.increment(1);
-                continue;
+            } else if !source.cursor.as_ref().is_some_and(|cursor| self.takes_later(cursor.session)) {
+                self.push(source, publication.owned());
             }
-            let derived = &mut self.scratch.derived;
-            source.push(&publication.owned(), self.broker, &mut |message| derived.push_back(message));
         }
+        self.scratch.takers.clear();
         for service in &route.services {
             let derived = &mut self.scratch.derived;
-            service.0.answer(&publication.owned(), self.broker, &mut |message| derived.push_back(message));
+            let emit = &mut |message| derived.push_back(Outcome::Message(message));
+            service.0.answer(&publication.owned(), self.broker, emit);
         }
         let nobody = route.clients.is_empty()
             && route.shares.is_empty()
@@ -203,6 +297,7 @@ impl<'a> Turn<'a> {
         for target in route.clients.iter().chain(chosen.iter().copied().flatten()) {
             takers.extend(reserve(target, publication));
         }
+        reserve_graphs(&route.graphs, publication, &mut takers);
         let mut events = Vec::new();
         if !takers.is_empty() || (retained && !clears) {
             self.scratch.takers.extend(takers.iter().map(|taker| (taker.session, taker.packet_id)));
@@ -215,9 +310,13 @@ impl<'a> Turn<'a> {
         if retained {
             persistence.begin_retaining(publication.topic());
         }
-        let wait = match events.is_empty() {
-            true => 0,
-            false => persistence.append(events, publication.publisher).inspect_err(|_| {
+        let wait = match (&mut self.record, events.is_empty()) {
+            (_, true) => 0,
+            (Some(record), false) => {
+                record.extend(events);
+                0
+            }
+            (None, false) => persistence.append(events, publication.publisher).inspect_err(|_| {
                 for (session, id) in self.scratch.takers.drain(..) {
                     delivery::give_back(broker, session, id);
                 }
@@ -249,8 +348,8 @@ impl<'a> Turn<'a> {
         if target.no_local && target.client.id() == publication.publisher {
             return; // [MQTT-3.8.3-3]
         }
-        if target.persisted && self.scratch.takers.iter().any(|(session, _)| *session == target.client.id()) {
-            return; // it comes when it is written down
+        if target.persisted && self.takes_later(target.client.id()) {
+            return;
         }
         if let Some(ordered) = &target.ordered {
             return self.arrange(ordered, Held { message: publication.owned(), retained: false });
@@ -262,6 +361,11 @@ impl<'a> Turn<'a> {
             identifiers: &target.identifiers,
         };
         self.hand(&target.client, publication, shared, how);
+    }
+
+    /// Whether the message under way comes to a session when it is written down.
+    fn takes_later(&self, session: u64) -> bool {
+        self.scratch.takers.iter().any(|(taker, _)| *taker == session)
     }
 
     /// Has a message wait for its turn, and delivers those whose turn it is.
@@ -320,6 +424,7 @@ impl<'a> Turn<'a> {
 
     /// Writes everything out, one write a client. Returns who could not take it all.
     pub fn finish(mut self) -> Congested {
+        self.leave_graphs();
         if !self.notes.is_empty()
             && let Some(persistence) = self.broker.persistence()
         {
@@ -346,6 +451,35 @@ impl<'a> Turn<'a> {
         }
         if self.sent > 0 {
             metrics.publishes_sent.increment(self.sent);
+        }
+    }
+}
+
+impl Drop for Turn<'_> {
+    /// A turn that did not come to its end leaves no graph closed to others.
+    fn drop(&mut self) {
+        self.scratch.graphs.drain(..).for_each(|flow| flow.abandon());
+    }
+}
+
+/// How persisted graphs take a message from the log: once each, by all its sources that want it.
+fn reserve_graphs(sources: &[Arc<Source>], publication: &Publication<'_>, takers: &mut Vec<Taker>) {
+    if publication.qos == QoS::AtMostOnce || publication.hops >= HOPS_MAX {
+        return;
+    }
+    let clients = takers.len();
+    for source in sources {
+        let Some(cursor) = &source.cursor else { continue };
+        let place = u32::try_from(source.place()).unwrap_or(u32::MAX);
+        match takers[clients..].iter_mut().find(|taker| taker.session == cursor.session) {
+            Some(taker) => taker.identifiers = [&*taker.identifiers, &[place]].concat().into(),
+            None => takers.push(Taker {
+                session: cursor.session,
+                qos: QoS::AtLeastOnce as u8,
+                retain: publication.retain,
+                packet_id: 0,
+                identifiers: [place].into(),
+            }),
         }
     }
 }

@@ -56,13 +56,6 @@ const BROKER: &str = "Broker";
 static PENDING: &[Pending] = &[
     row(
         GRAPH,
-        &["spec", "requestDiskPersistence"],
-        Not("Disabled"),
-        Ignored,
-        "the sources' messages are kept in memory only",
-    ),
-    row(
-        GRAPH,
         &["spec", "nodes", "[]", "sourceSettings", "assetRef"],
         Set,
         Ignored,

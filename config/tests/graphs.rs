@@ -444,13 +444,10 @@ fn what_would_change_messages_is_not_left_out_silently() {
 
 #[test]
 fn what_comes_later_is_told() {
-    changed(
-        "profileRef: default",
-        "requestDiskPersistence: enabled\n  profileRef: default",
-        &["t.yaml:6:3: note: `spec.requestDiskPersistence` is accepted, but not yet in effect: \
-             the sources' messages are kept in memory only"],
-    );
-    changed("profileRef: default", "requestDiskPersistence: Disabled\n  profileRef: default", &[]);
+    for mode in ["enabled", "Disabled"] {
+        let text = format!("requestDiskPersistence: {mode}\n  profileRef: default");
+        changed("profileRef: default", &text, &[]);
+    }
     changed(
         "        endpointRef: default\n        dataSources:",
         "        endpointRef: default\n        assetRef: my-asset\n        dataSources:",

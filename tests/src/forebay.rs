@@ -177,6 +177,14 @@ impl Forebay {
         });
     }
 
+    /// Waits until a metric has this value.
+    pub fn wait_metric_is(&self, name: &str, labels: &[&str], value: f64) {
+        wait::until(&format!("metric {name} {labels:?} is {value}"), || match self.metric(name, labels) {
+            now if now == value => Ok(()),
+            now => Err(format!("it is {now}\n{}", self.output())),
+        });
+    }
+
     /// SIGTERM, and the status it ends with.
     pub fn terminate(&mut self) -> ExitStatus {
         self.process.terminate()

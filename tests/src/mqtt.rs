@@ -333,6 +333,13 @@ impl Client {
         self.publish_with(topic, qos, false, &[], payload);
     }
 
+    /// Publishes at QoS 1, unless the broker is gone; whether it was acknowledged.
+    pub fn try_publish(&mut self, topic: &str, payload: &[u8]) -> bool {
+        let bytes = self.publish_bytes(topic, 1, false, &[], payload);
+        self.send_to_the_unwilling(&bytes);
+        self.try_packet().is_some_and(|packet| packet.kind() == PUBACK)
+    }
+
     /// Publishes a retained message.
     pub fn retain(&mut self, topic: &str, qos: u8, payload: &[u8]) {
         self.publish_with(topic, qos, true, &[], payload);

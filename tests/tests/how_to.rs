@@ -39,7 +39,6 @@ fn example_1_runs_unchanged() {
 
     // What the example asks for and forebay does not do yet is said, not swallowed.
     let output = broker.output();
-    for field in ["requestDiskPersistence", "SystemAssignedManagedIdentity"] {
-        assert!(output.contains(field), "{field} is not mentioned in:\n{output}");
-    }
+    let field = "SystemAssignedManagedIdentity";
+    assert!(output.contains(field), "{field} is not mentioned in:\n{output}");
 }

@@ -73,7 +73,7 @@ impl Invoker for CommandInvokers {
         let (answered, answer) = sync_channel(1);
         self.answers.waiting.lock().insert(correlation_data, (call.response_topic, answered));
         let mut turn = Turn::begin(&broker, clock::monotonic());
-        turn.publish_derived(&Arc::new(request));
+        turn.publish_derived(Arc::new(request));
         turn.finish();
         let result = answer.recv_timeout(call.timeout).map_err(|error| match error {
             RecvTimeoutError::Timeout => CallError::Timeout,

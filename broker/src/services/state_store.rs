@@ -335,7 +335,7 @@ async fn publish(mut waiting: mpsc::Receiver<Arc<Message>>, broker: std::sync::W
     while let Some(message) = waiting.recv().await {
         let Some(broker) = broker.upgrade() else { return };
         let mut turn = Turn::begin(&broker, clock::monotonic());
-        turn.publish_derived(&message);
+        turn.publish_derived(message);
         turn.finish();
     }
 }

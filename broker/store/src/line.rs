@@ -135,7 +135,10 @@ impl Line {
         if encoded.body.len() > RECORD_BYTES_MAX {
             return Err(Refused::TooLarge);
         }
-        if !self.has_room(growth(events), cost(encoded)) {
+        // What must not be given up follows from what is here already, and makes room for itself: who appends it waits when the
+        // store is crowded.
+        let growth = if on_failure == OnFailure::Retry { Growth::Shrinks } else { growth(events) };
+        if !self.has_room(growth, cost(encoded)) {
             self.pressed = true;
             return Err(Refused::Full);
         }
@@ -147,6 +150,11 @@ impl Line {
             }
             _ => Ok(()),
         }
+    }
+
+    /// There is room for what makes the store smaller only.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.room.short || !self.has_room(Growth::Sessions, 0)
     }
 
     fn has_room(&self, growth: Growth, cost: u64) -> bool {

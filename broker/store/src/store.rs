@@ -120,6 +120,11 @@ impl Store {
         joined
     }
 
+    /// More is in the store, or about to be, than anybody may add who can be refused.
+    pub fn is_crowded(&self) -> bool {
+        self.handle.shared.line.lock().is_crowded()
+    }
+
     /// Number of the last committed event.
     pub fn committed(&self) -> Lsn {
         Lsn(self.handle.shared.committed.load(Ordering::Acquire))

@@ -51,6 +51,10 @@ pub trait Outlet<C> {
     fn combine(&mut self, carry: &mut C, later: C) {
         *carry = later;
     }
+    /// The window of `operation` that ends at `time` is closed, and goes on as one item with this carry.
+    fn window_closed(&mut self, operation: &str, time: Time, carry: &mut C) {
+        let _ = (operation, time, carry);
+    }
 }
 
 /// What one operation has done so far.
@@ -340,9 +344,10 @@ impl<C: Clone> Engine<C> {
     /// Everything of this time has come: what the window holds becomes one item.
     fn fire(&mut self, at: usize, time: Time, outlet: &mut impl Outlet<C>) {
         self.combine(at, time, outlet);
-        let Some(Window { staged: Some((data, carry)), .. }) = self.held.take_window(at, time) else {
+        let Some(Window { staged: Some((data, mut carry)), .. }) = self.held.take_window(at, time) else {
             return;
         };
+        outlet.window_closed(&self.graph.nodes()[at].operation.name, time, &mut carry);
         self.stats[at].passed += 1;
         self.forward(at, false, Item { time: self.at_node(time), data, carry });
     }

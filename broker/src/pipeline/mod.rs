@@ -1,12 +1,17 @@
 //! Between the broker and the graphs: the only place that speaks both messages and items.
 //!
 //! A graph is one more subscriber. Its messages are run through it by whoever brings them, so that nothing
-//! crosses a thread; when somebody is in the graph already, they are left with him. What waits inside a graph for its
-//! time goes on by a timer of its own.
+//! crosses a thread; when somebody is in the graph already, they are left with him. Who is in a graph stays until what he
+//! derived is published, so that nobody overtakes him. What waits inside a graph for its time goes on by a timer of its
+//! own. A persisted graph takes its messages from the log ([`cursor`]).
+
+pub mod cursor;
+pub mod origin;
+pub mod restore;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use broker_core::Millis;
@@ -18,8 +23,11 @@ use parking_lot::{Condvar, Mutex};
 use processing::runtime::GraphRuntime;
 use processing_core::engine::{Cause, Outlet};
 use processing_core::item::{Item, MessageSchema};
+use processing_core::time::Time;
 use tokio::sync::Notify;
 
+use self::cursor::{Cursor, Record};
+use self::origin::Origins;
 use crate::broker::Broker;
 use crate::clock;
 use crate::operations::Operations;
@@ -37,6 +45,8 @@ const MEASURE_EVERY: u32 = 16;
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// How soon a timer looks again when somebody is in the graph.
 const BUSY_WAIT: Duration = Duration::from_millis(1);
+/// How soon a timer looks again when time waits for messages in the log, milliseconds.
+const BEHIND_WAIT_MS: u64 = 10;
 /// How long a crash of an operator is news.
 const FAULT_IS_NEWS: Duration = Duration::from_secs(60);
 /// How long the metrics wait for somebody who is in the graph.
@@ -50,7 +60,11 @@ const NEVER: u64 = u64::MAX;
 pub struct Dataflow {
     name: Box<str>,
     running: Mutex<Running>,
-    inbox: Mutex<VecDeque<(usize, Arc<Message>)>>,
+    /// Number of the turn that is in the graph; 0 for none.
+    owner: AtomicU64,
+    inbox: Mutex<VecDeque<Arrival>>,
+    /// Its place in the log, when its messages are persisted.
+    cursor: Option<Arc<Cursor>>,
     /// Calls took longer than the inline budget: the graph runs on a thread of its own.
     offloaded: AtomicBool,
     /// Wakes that thread.
@@ -91,7 +105,39 @@ struct Running {
 }
 
 /// Messages of one source that wait for their turn.
-type Sorting = Reorder<Arc<Message>>;
+type Sorting = Reorder<(Arc<Message>, Origins)>;
+
+/// A message in front of a graph.
+pub struct Arrival {
+    /// The source it goes in by.
+    pub source: usize,
+    /// The message.
+    pub message: Arc<Message>,
+    /// Where it is in the log.
+    pub origins: Origins,
+}
+
+/// What comes out of a graph.
+pub enum Outcome {
+    /// A message to be published.
+    Message(Arc<Message>),
+    /// What is to be published and written down, all at once.
+    Record(Record),
+}
+
+/// Takes what comes out of a graph.
+pub type Emit<'a> = &'a mut dyn FnMut(Outcome);
+
+/// How somebody came into a graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entered {
+    /// He is in it from now on, and must leave it.
+    Now,
+    /// He was in it already.
+    Before,
+    /// Somebody else is in it, to whom the message is left.
+    Not,
+}
 
 /// What comes out of a graph.
 #[derive(Default)]
@@ -145,27 +191,40 @@ impl Metrics {
 
 /// The subscriptions of one source of a graph, as the router sees them.
 pub struct Source {
-    flow: Arc<Dataflow>,
     /// Its place among the graph's sources.
     place: usize,
+    /// The graph, once it runs.
+    flow: OnceLock<Arc<Dataflow>>,
+    /// The graph's place in the log, when its messages are persisted.
+    pub cursor: Option<Arc<Cursor>>,
 }
 
 impl std::fmt::Debug for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Source").field(&self.flow.name).field(&self.place).finish()
+        let name = self.flow.get().map(|flow| &*flow.name);
+        f.debug_tuple("Source").field(&name).field(&self.place).finish()
     }
 }
 
 impl Source {
-    /// The source in this place among those of `flow`.
-    pub fn new(flow: Arc<Dataflow>, place: usize) -> Arc<Self> {
-        Arc::new(Self { flow, place })
+    /// The source in this place among those of a graph.
+    pub fn new(place: usize, cursor: Option<Arc<Cursor>>) -> Arc<Self> {
+        Arc::new(Self { place, flow: OnceLock::new(), cursor })
     }
 
-    /// Runs a message through the graph and hands what comes out to `emit`; or leaves it with whoever is in
-    /// the graph.
-    pub fn push(&self, message: &Arc<Message>, broker: &Broker, emit: &mut dyn FnMut(Arc<Message>)) {
-        self.flow.push(self.place, message, broker, emit);
+    /// The graph runs.
+    pub fn attach(&self, flow: &Arc<Dataflow>) {
+        let _ = self.flow.set(Arc::clone(flow));
+    }
+
+    /// Its place among the graph's sources.
+    pub fn place(&self) -> usize {
+        self.place
+    }
+
+    /// The graph, once it runs.
+    pub fn flow(&self) -> Option<&Arc<Dataflow>> {
+        self.flow.get()
     }
 }
 
@@ -187,13 +246,15 @@ pub struct Parts<'a> {
     pub inline_budget: Duration,
     /// What there is to say about it while it runs.
     pub remark: String,
+    /// Its place in the log, when its messages are persisted.
+    pub cursor: Option<Arc<Cursor>>,
 }
 
 impl Dataflow {
     /// A flow that is ready to run. When something may wait in it, [`Dataflow::keep_time`] must run beside it.
     pub fn new(parts: Parts<'_>, broker: &Arc<Broker>) -> Arc<Self> {
-        let Parts { name, mut graph, schemas, destinations, order, dead_letter_topic, inline_budget, remark } =
-            parts;
+        let Parts { name, mut graph, schemas, destinations, order, dead_letter_topic, .. } = parts;
+        let Parts { inline_budget, remark, cursor, .. } = parts;
         let sorting =
             |order: Order| Reorder::new(order.max_lateness_ms, broker_core::reorder::Limits::default());
         let operations = Operations::new(name, graph.engine());
@@ -214,7 +275,9 @@ impl Dataflow {
         Arc::new(Self {
             name: name.into(),
             running: Mutex::new(running),
+            owner: AtomicU64::new(0),
             inbox: Mutex::default(),
+            cursor,
             offloaded: AtomicBool::new(false),
             work: Condvar::new(),
             due_ms: AtomicU64::new(NEVER),
@@ -230,29 +293,81 @@ impl Dataflow {
         })
     }
 
-    fn push(
-        self: &Arc<Self>,
-        source: usize,
-        message: &Arc<Message>,
-        broker: &Broker,
-        emit: &mut dyn FnMut(Arc<Message>),
-    ) {
-        self.metrics.received.iter().for_each(|counter| counter.increment(1));
-        self.metrics.received_bytes.increment(message.payload().len() as u64);
-        if !self.offloaded.load(Ordering::Acquire)
-            && let Some(mut running) = self.running.try_lock()
-        {
+    /// Runs a message through the graph and hands what comes out to `emit`; or leaves it with whoever is in the graph. Who
+    /// has entered must [`Dataflow::leave`] when what came out is published. `turn` is the number of the caller's turn.
+    pub fn push(self: &Arc<Self>, arrival: Arrival, turn: u64, broker: &Broker, emit: Emit<'_>) -> Entered {
+        self.count_received(&arrival.message);
+        let entered = self.enter(turn);
+        if entered != Entered::Not {
             // Those that were left here while somebody else was in the graph go first.
-            self.drain(&mut running, broker, emit);
-            self.step(&mut running, source, message, broker, emit);
-            self.drain(&mut running, broker, emit);
-            if running.fast == 0 {
-                self.move_off();
+            self.drain(broker, emit);
+            if !self.is_offloaded() {
+                self.pass(arrival, broker, emit);
+                return entered;
             }
-        } else {
-            self.enqueue(source, message);
         }
-        self.rescue(broker, emit);
+        self.enqueue(arrival);
+        match entered {
+            // He may have left just now.
+            Entered::Not => self.take_over(turn, broker, emit),
+            entered => entered,
+        }
+    }
+
+    /// Enters the graph for the messages that were left here, if nobody else is in it.
+    pub fn take_over(self: &Arc<Self>, turn: u64, broker: &Broker, emit: Emit<'_>) -> Entered {
+        if self.inbox.lock().is_empty() {
+            return Entered::Not;
+        }
+        let entered = self.enter(turn);
+        if entered != Entered::Not {
+            self.drain(broker, emit);
+        }
+        entered
+    }
+
+    /// Whether he has left; if not, messages had been left here meanwhile, and what they gave is to be published first.
+    pub fn leave(self: &Arc<Self>, turn: u64, broker: &Broker, emit: Emit<'_>) -> bool {
+        if !self.is_offloaded() && !self.inbox.lock().is_empty() {
+            self.drain(broker, emit);
+            return false;
+        }
+        self.owner.store(0, Ordering::Release);
+        if self.is_offloaded() {
+            self.work.notify_one();
+            return true;
+        }
+        // What came before the last line is nobody's.
+        if self.take_over(turn, broker, emit) != Entered::Not {
+            return false;
+        }
+        self.feed(broker);
+        true
+    }
+
+    fn enter(&self, turn: u64) -> Entered {
+        if self.is_offloaded() {
+            return Entered::Not;
+        }
+        match self.owner.compare_exchange(0, turn, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => Entered::Now,
+            Err(owner) if owner == turn => Entered::Before,
+            Err(_) => Entered::Not,
+        }
+    }
+
+    fn is_offloaded(&self) -> bool {
+        self.offloaded.load(Ordering::Acquire)
+    }
+
+    /// Has more loaded of what waits in the log only, if there is room for it.
+    fn feed(&self, broker: &Broker) {
+        if let Some(cursor) = &self.cursor
+            && cursor.wants_more()
+            && let Some(persistence) = broker.persistence()
+        {
+            persistence.feed(cursor);
+        }
     }
 
     /// The graph held its caller up for longer than the inline budget: from now on it runs on a thread of its
@@ -277,38 +392,44 @@ impl Dataflow {
     fn run_apart(self: Arc<Self>) {
         let mut derived = Vec::new();
         loop {
-            let message = self.wait();
+            let arrival = self.wait();
             let Some(broker) = self.broker.upgrade() else { return };
             let mut running = self.running.lock();
-            let emit = &mut |message| derived.push(message);
-            match message {
-                Some((source, message)) => self.step(&mut running, source, &message, &broker, emit),
+            let emit = &mut |outcome| derived.push(outcome);
+            match arrival {
+                Some(arrival) => self.step(&mut running, arrival, &broker, emit),
                 None => self.tick(&mut running, &broker, emit),
             }
             let comes_back = running.fast >= FAST_MESSAGES && self.inbox.lock().is_empty();
+            drop(running);
+            let mut turn = Turn::begin(&broker, clock::monotonic());
+            turn.publish_outcomes(derived.drain(..));
             if comes_back {
                 self.offloaded.store(false, Ordering::Release);
-            }
-            drop(running);
-            publish(&broker, &mut derived);
-            if comes_back {
                 tracing::info!(graph = %self.name, "the graph is fast again; it runs in the message path");
-                self.rescue(&broker, &mut |message| derived.push(message));
-                publish(&broker, &mut derived);
+                turn.run(&self);
+            }
+            turn.finish();
+            self.feed(&broker);
+            if comes_back {
                 self.earlier.notify_one();
                 return;
             }
         }
     }
 
-    /// The next message; none when something inside is due first.
-    fn wait(&self) -> Option<(usize, Arc<Message>)> {
+    /// The next message; none when something inside is due first. Not before he has left who was in the graph when it moved
+    /// here.
+    fn wait(&self) -> Option<Arrival> {
         let mut inbox = self.inbox.lock();
         loop {
-            if let Some(message) = inbox.pop_front() {
-                return Some(message);
-            }
-            let wait = self.until_due().unwrap_or(SLEEP_MAX).min(SLEEP_MAX);
+            let wait = match self.owner.load(Ordering::Acquire) {
+                0 => match inbox.pop_front() {
+                    Some(arrival) => return Some(arrival),
+                    None => self.until_due().unwrap_or(SLEEP_MAX).min(SLEEP_MAX),
+                },
+                _ => BUSY_WAIT,
+            };
             if wait.is_zero() {
                 return None;
             }
@@ -316,56 +437,74 @@ impl Dataflow {
         }
     }
 
-    fn enqueue(&self, source: usize, message: &Arc<Message>) {
+    /// Leaves a message for whoever is in the graph next. When too many wait, one that is in memory only is dropped and
+    /// counted.
+    fn enqueue(&self, arrival: Arrival) {
         let mut inbox = self.inbox.lock();
-        if inbox.len() >= INBOX_MAX {
+        if inbox.len() >= INBOX_MAX && arrival.origins.is_none() {
             self.metrics.busy.increment(1);
             return;
         }
-        inbox.push_back((source, Arc::clone(message)));
-        if self.offloaded.load(Ordering::Acquire) {
+        inbox.push_back(arrival);
+        if self.is_offloaded() {
             self.work.notify_one();
         }
     }
 
-    /// A message left behind just as the one who was in the graph went away is nobody's: take it.
-    fn rescue(self: &Arc<Self>, broker: &Broker, emit: &mut dyn FnMut(Arc<Message>)) {
-        while !self.offloaded.load(Ordering::Acquire) && !self.inbox.lock().is_empty() {
-            let Some(mut running) = self.running.try_lock() else { return };
-            self.drain(&mut running, broker, emit);
+    /// Leaves a message of the log in front of the graph: [`Turn::run`] must follow.
+    pub fn leave_message(&self, arrival: Arrival) {
+        self.count_received(&arrival.message);
+        self.enqueue(arrival);
+    }
+
+    /// Leaves the graph to others, whatever waits: for who cannot go on.
+    pub fn abandon(&self) {
+        self.owner.store(0, Ordering::Release);
+    }
+
+    /// How many messages wait in front of the graph.
+    pub fn backlog(&self) -> usize {
+        self.inbox.lock().len()
+    }
+
+    fn count_received(&self, message: &Message) {
+        self.metrics.received.iter().for_each(|counter| counter.increment(1));
+        self.metrics.received_bytes.increment(message.payload().len() as u64);
+    }
+
+    /// Runs the messages through that were left here. Called by who is in the graph.
+    fn drain(self: &Arc<Self>, broker: &Broker, emit: Emit<'_>) {
+        while !self.is_offloaded() {
+            let Some(arrival) = self.inbox.lock().pop_front() else { return };
+            self.pass(arrival, broker, emit);
         }
     }
 
-    fn drain(&self, running: &mut Running, broker: &Broker, emit: &mut dyn FnMut(Arc<Message>)) {
-        loop {
-            if self.offloaded.load(Ordering::Acquire) {
-                return;
-            }
-            let Some((source, message)) = self.inbox.lock().pop_front() else { return };
-            self.step(running, source, &message, broker, emit);
+    /// One message through the graph, by who is in it; or left for its thread, when it is slow.
+    fn pass(self: &Arc<Self>, arrival: Arrival, broker: &Broker, emit: Emit<'_>) {
+        let mut running = self.running.lock();
+        self.step(&mut running, arrival, broker, emit);
+        if running.fast == 0 && !self.is_offloaded() {
+            self.move_off();
         }
     }
 
-    /// One message through the graph.
-    fn step(
-        &self,
-        running: &mut Running,
-        source: usize,
-        message: &Arc<Message>,
-        broker: &Broker,
-        emit: &mut dyn FnMut(Arc<Message>),
-    ) {
+    /// One message through the graph. The arrival is gone when what came out is looked at: an entry of the log that nothing in
+    /// the graph is made of any more is done by that.
+    fn step(&self, running: &mut Running, arrival: Arrival, broker: &Broker, emit: Emit<'_>) {
         let wall = clock::wall();
         let begun = Instant::now();
+        let Arrival { source, message, origins } = arrival;
+        let time = self.time(&message, &origins, wall);
         match running.sorting.as_mut().and_then(|sources| sources.get_mut(source)) {
-            None => running.enter(source, message, broker, wall),
+            None => running.enter(source, &message, origins, broker, time),
             Some(sorting) => {
-                let stamp = ordered::stamp(message, wall);
+                let stamp = ordered::stamp(&message, time);
                 let (size, now) = (message.size(), clock::monotonic());
-                if sorting.push(stamp, Arc::clone(message), size, now, wall).is_err() {
-                    running.come_late(source, message, self.late, broker, wall);
+                if let Err((message, origins)) = sorting.push(stamp, (message, origins), size, now, wall) {
+                    running.come_late(source, &message, origins, self.late, broker, time);
                 }
-                running.release(broker, wall);
+                running.release(broker, time);
             }
         }
         self.hand_out(running, broker, wall, emit);
@@ -377,26 +516,52 @@ impl Dataflow {
         running.fast = if took > self.inline_budget { 0 } else { running.fast.saturating_add(1) };
     }
 
+    /// The time that it is in the graph when a message enters: for one of the log, when it arrived, so that it does not matter
+    /// how long it has waited there.
+    fn time(&self, message: &Message, origins: &Origins, wall: Millis) -> Millis {
+        let Some(cursor) = &self.cursor else { return wall };
+        if origins.is_none() {
+            return Millis(cursor.time_ms(wall.0, self.backlog()));
+        }
+        let arrived_ms = cursor::arrived_ms(message).min(wall.0);
+        cursor.entered(arrived_ms);
+        Millis(arrived_ms)
+    }
+
     /// What waits inside and is due goes on.
-    fn tick(&self, running: &mut Running, broker: &Broker, emit: &mut dyn FnMut(Arc<Message>)) {
+    fn tick(&self, running: &mut Running, broker: &Broker, emit: Emit<'_>) {
         let (wall, begun) = (clock::wall(), Instant::now());
-        running.release(broker, wall);
-        running.graph.advance(wall.0, &mut running.out);
+        let time = self.cursor.as_ref().map_or(wall, |it| Millis(it.time_ms(wall.0, self.backlog())));
+        running.release(broker, time);
+        running.graph.advance(time.0, &mut running.out);
         self.hand_out(running, broker, wall, emit);
         if begun.elapsed() / std::mem::take(&mut running.entered).max(1) > self.inline_budget {
             running.fast = 0;
         }
     }
 
+    /// The timer of the graph: what is due goes on, unless somebody else is in the graph.
+    pub fn pass_time(self: &Arc<Self>, turn: u64, broker: &Broker, emit: Emit<'_>) -> Entered {
+        let entered = self.enter(turn);
+        if entered != Entered::Not {
+            let mut running = self.running.lock();
+            self.tick(&mut running, broker, emit);
+            if running.fast == 0 && !self.is_offloaded() {
+                self.move_off();
+            }
+        }
+        entered
+    }
+
     /// Makes messages of what came out of the graph.
-    fn hand_out(
-        &self,
-        running: &mut Running,
-        broker: &Broker,
-        wall: Millis,
-        emit: &mut dyn FnMut(Arc<Message>),
-    ) {
+    fn hand_out(&self, running: &mut Running, broker: &Broker, wall: Millis, emit: Emit<'_>) {
         let Running { graph, destinations, out, dead_letter_topic, .. } = running;
+        // What was derived from entries of the log, which are done by that.
+        let mut kept: Vec<(Arc<Message>, Origins)> = Vec::new();
+        let mut tell = |message: Message, origins: &Origins| match origins.is_none() {
+            true => emit(Outcome::Message(Arc::new(message))),
+            false => kept.push((Arc::new(message), origins.clone())),
+        };
         for (sink, item) in out.items.drain(..) {
             let carry = item.carry.clone();
             let Some(destination) = destinations.get(sink) else { continue };
@@ -404,18 +569,27 @@ impl Dataflow {
                 Ok(derived) => {
                     self.metrics.sent.iter().for_each(|counter| counter.increment(1));
                     self.metrics.sent_bytes.increment(derived.payload().len() as u64);
-                    emit(Arc::new(derived));
+                    tell(derived, &carry.origins);
                 }
                 Err(refused) => out.failed.push(Failed::of(carry, &refused)),
             }
         }
         for failed in out.failed.drain(..) {
             let digest = graph.digest(&failed.operation);
-            self.give_up(&failed, digest, dead_letter_topic.as_deref(), emit);
+            if let Some(letter) = self.give_up(&failed, digest, dead_letter_topic.as_deref()) {
+                tell(letter, &failed.carry.origins);
+            }
+        }
+        if let Some(record) = self.cursor.as_ref().and_then(|cursor| cursor.record(kept)) {
+            emit(Outcome::Record(record));
         }
         self.metrics.filtered.increment(std::mem::take(&mut out.filtered));
         if running.may_wait() {
-            self.arm(running.due_ms(wall));
+            let due_ms = running.due_ms(wall);
+            let waits = |cursor: &Arc<Cursor>| cursor.time_ms(wall.0, self.backlog()) < wall.0;
+            let earliest_ms =
+                if self.cursor.as_ref().is_some_and(waits) { wall.0 + BEHIND_WAIT_MS } else { 0 };
+            self.arm(due_ms.map(|due_ms| due_ms.max(earliest_ms)));
         }
     }
 
@@ -425,11 +599,11 @@ impl Dataflow {
         failed: &Failed,
         digest: Option<&str>,
         dead_letter_topic: Option<&str>,
-        emit: &mut dyn FnMut(Arc<Message>),
-    ) {
+    ) -> Option<Message> {
         let Failed { operation, reason, why, carry } = failed;
         if *reason == translate::EXPIRED {
-            return self.metrics.expired.increment(1);
+            self.metrics.expired.increment(1);
+            return None;
         }
         self.metrics.errors.increment(1);
         counter!("aio_dataflow_errors", "dataflow_id" => self.name.to_string(), "reason" => *reason)
@@ -441,14 +615,16 @@ impl Dataflow {
         if matches!(*reason, "trap" | "deadline" | "memory") {
             *self.fault.lock() = Some((Instant::now(), format!("{operation}: {why}")));
         }
-        let Some(dead_letter_topic) = dead_letter_topic else { return };
         let letter = Letter { graph: &self.name, operation, reason, why, digest };
-        match translate::dead_letter(&carry.origin, dead_letter_topic, &letter) {
+        match translate::dead_letter(&carry.origin, dead_letter_topic?, &letter) {
             Ok(message) => {
                 self.metrics.dead_letters.increment(1);
-                emit(Arc::new(message));
+                Some(message)
             }
-            Err(refused) => tracing::warn!(graph = %self.name, topic, "it cannot be kept either: {refused}"),
+            Err(refused) => {
+                tracing::warn!(graph = %self.name, topic, "it cannot be kept either: {refused}");
+                None
+            }
         }
     }
 
@@ -479,23 +655,16 @@ impl Dataflow {
     }
 
     /// Brings the metrics of its operations up to date, unless somebody is in the graph for long.
-    pub fn show_operations(self: &Arc<Self>) {
+    pub fn show_operations(&self) {
         if let Some(mut running) = self.running.try_lock_for(SHOW_WAIT) {
             self.operations.show(running.graph.engine());
         }
-        // Whoever brought a message meanwhile found the graph busy, and left it here.
-        let Some(broker) = self.broker.upgrade() else { return };
-        let mut derived = Vec::new();
-        self.rescue(&broker, &mut |message| derived.push(message));
-        publish(&broker, &mut derived);
     }
 
     /// Lets time pass inside the graph, for as long as the broker runs.
     pub async fn keep_time(self: Arc<Self>) {
-        let mut derived = Vec::new();
         loop {
-            let offloaded = self.offloaded.load(Ordering::Acquire);
-            let wait = if offloaded { None } else { self.until_due() };
+            let wait = if self.is_offloaded() { None } else { self.until_due() };
             match wait {
                 None => self.earlier.notified().await,
                 Some(wait) if !wait.is_zero() => {
@@ -503,17 +672,12 @@ impl Dataflow {
                 }
                 Some(_) => {
                     let Some(broker) = self.broker.upgrade() else { return };
-                    let Some(mut running) = self.running.try_lock() else {
+                    let mut turn = Turn::begin(&broker, clock::monotonic());
+                    let passed = turn.pass_time(&self);
+                    turn.finish();
+                    if !passed {
                         tokio::time::sleep(BUSY_WAIT).await;
-                        continue;
-                    };
-                    self.tick(&mut running, &broker, &mut |message| derived.push(message));
-                    if running.fast == 0 && !self.offloaded.load(Ordering::Acquire) {
-                        self.move_off();
                     }
-                    drop(running);
-                    self.rescue(&broker, &mut |message| derived.push(message));
-                    publish(&broker, &mut derived);
                 }
             }
         }
@@ -522,17 +686,24 @@ impl Dataflow {
 
 impl Running {
     /// A message enters the graph.
-    fn enter(&mut self, source: usize, message: &Arc<Message>, broker: &Broker, wall: Millis) {
+    fn enter(
+        &mut self,
+        source: usize,
+        message: &Arc<Message>,
+        origins: Origins,
+        broker: &Broker,
+        time: Millis,
+    ) {
         self.entered += 1;
         let schema = self.schemas.get(source).and_then(Option::as_ref);
-        match translate::item(message, schema, broker, wall) {
+        match translate::item(message, &origins, schema, broker, time) {
             Ok(item) => {
                 if self.keeps_items {
-                    self.graph.advance(wall.0, &mut self.out);
+                    self.graph.advance(time.0, &mut self.out);
                 }
                 self.graph.push_to(source, item, &mut self.out);
             }
-            Err(refused) => self.out.refuse(Carry::of(message), &refused),
+            Err(refused) => self.out.refuse(Carry::of(message, &origins), &refused),
         }
     }
 
@@ -541,22 +712,24 @@ impl Running {
         &mut self,
         source: usize,
         message: &Arc<Message>,
+        origins: Origins,
         late: Late,
         broker: &Broker,
-        wall: Millis,
+        time: Millis,
     ) {
         match ordered::too_late(message, late) {
-            Some(marked) => self.enter(source, &marked, broker, wall),
-            None => self.out.refuse(Carry::of(message), &Refused::OutOfOrder),
+            Some(marked) => self.enter(source, &marked, origins, broker, time),
+            None => self.out.refuse(Carry::of(message, &origins), &Refused::OutOfOrder),
         }
     }
 
     /// Messages whose turn it is enter.
-    fn release(&mut self, broker: &Broker, wall: Millis) {
+    fn release(&mut self, broker: &Broker, time: Millis) {
         let now = clock::monotonic();
         for source in 0..self.sorting.as_ref().map_or(0, Vec::len) {
-            while let Some(message) = self.sorting.as_mut().and_then(|s| s.get_mut(source)?.release(now)) {
-                self.enter(source, &message, broker, wall);
+            let next = |sorting: &mut Vec<Sorting>| sorting.get_mut(source)?.release(now);
+            while let Some((message, origins)) = self.sorting.as_mut().and_then(next) {
+                self.enter(source, &message, origins, broker, time);
             }
         }
         for sorting in self.sorting.iter_mut().flatten() {
@@ -597,6 +770,10 @@ impl Outlet<Carry> for Out {
     fn combine(&mut self, carry: &mut Carry, later: Carry) {
         carry.combine(later);
     }
+
+    fn window_closed(&mut self, operation: &str, time: Time, carry: &mut Carry) {
+        carry.origins.close_window(operation, time);
+    }
 }
 
 impl Out {
@@ -634,15 +811,4 @@ impl Warnings {
         self.kept_back += u64::from(self.told > WARNINGS_MAX);
         self.told <= WARNINGS_MAX
     }
-}
-
-fn publish(broker: &Broker, derived: &mut Vec<Arc<Message>>) {
-    if derived.is_empty() {
-        return;
-    }
-    let mut turn = Turn::begin(broker, clock::monotonic());
-    for message in derived.drain(..) {
-        turn.publish_derived(&message);
-    }
-    turn.finish();
 }
