@@ -147,6 +147,11 @@ impl Broker {
         self.persistence.get().map(|persistence| &**persistence)
     }
 
+    /// The same, to be held on to.
+    pub fn shared_persistence(&self) -> Option<&Arc<Persistence>> {
+        self.persistence.get()
+    }
+
     /// From now on, what is asked for is kept on disk. What was kept is here again: sessions with their subscriptions,
     /// which messages are routed to, and retained messages. Called once, before there are clients.
     pub fn persist(&self, persistence: Arc<Persistence>, now: Millis) {

@@ -62,6 +62,7 @@ impl Delivery {
             }
             self.persistence.tell(last.0);
             settle(token, &self.persistence, turn);
+            turn.publish_outcomes(self.persistence.due(first.0).into_iter().map(Outcome::Message));
         }
     }
 

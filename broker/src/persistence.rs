@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock};
 
+use base64::Engine;
 use broker_core::Millis;
 use broker_core::message::Message;
 use broker_core::packet::{PropertiesBuilder, Property, QoS, ReasonCode};
@@ -21,7 +22,7 @@ use broker_store::{
 };
 use bytes::Bytes;
 use config::resource::broker::Dynamic;
-use config::resource::common::{OperationalMode, PersistenceMode};
+use config::resource::common::{KeyType, OperationalMode, PersistenceMode};
 use foldhash::HashMap;
 use metrics::{Counter, counter, gauge};
 use parking_lot::Mutex;
@@ -56,13 +57,74 @@ pub struct Policy {
     pub sessions: Part,
     /// Retained messages.
     pub retained: Part,
+    /// Keys of the state store; `listed` is not used.
+    pub keys: Part,
+    /// The keys of the state store that are persisted whoever sets them.
+    pub listed_keys: Vec<KeyPattern>,
+}
+
+/// Which keys of the state store (AIO.md §5.9, §6).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyPattern {
+    /// Those with these bytes.
+    Exactly(Vec<u8>),
+    /// Those that are like this, where `*` stands for any bytes.
+    Like(String),
+}
+
+impl KeyPattern {
+    fn of(keys: &config::resource::broker::StateKeys) -> Vec<Self> {
+        let one = |text: &String| match keys.key_type {
+            KeyType::Pattern => Some(Self::Like(text.clone())),
+            KeyType::String => Some(Self::Exactly(text.clone().into_bytes())),
+            KeyType::Binary => match base64::engine::general_purpose::STANDARD.decode(text) {
+                Ok(bytes) => Some(Self::Exactly(bytes)),
+                Err(error) => {
+                    tracing::error!(
+                        "persistence.stateStore: `{text}` is no key in base64 ({error}); none is persisted for it"
+                    );
+                    None
+                }
+            },
+        };
+        keys.keys.iter().filter_map(one).collect()
+    }
+
+    fn matches(&self, key: &[u8]) -> bool {
+        match self {
+            Self::Exactly(bytes) => bytes == key,
+            Self::Like(pattern) => is_like(key, pattern.as_bytes()),
+        }
+    }
+}
+
+/// Whether `*` in the pattern can stand for something that makes it the text.
+fn is_like(text: &[u8], pattern: &[u8]) -> bool {
+    let mut parts = pattern.split(|byte| *byte == b'*');
+    let Some(mut rest) = parts.next().and_then(|start| text.strip_prefix(start)) else { return false };
+    let mut parts = parts.peekable();
+    if parts.peek().is_none() {
+        return rest.is_empty();
+    }
+    while let Some(part) = parts.next() {
+        if parts.peek().is_none() {
+            return rest.ends_with(part);
+        }
+        let found = match part.is_empty() {
+            true => Some(0),
+            false => rest.windows(part.len()).position(|window| window == part),
+        };
+        let Some(at) = found else { return false };
+        rest = &rest[at + part.len()..];
+    }
+    true
 }
 
 impl Policy {
     /// What clients ask for, and nothing else.
     pub fn dynamic() -> Self {
         let part = Part { dynamic: true, ..Part::default() };
-        Self { sessions: part.clone(), retained: part }
+        Self { sessions: part.clone(), retained: part.clone(), keys: part, listed_keys: Vec::new() }
     }
 
     /// What a Broker resource says.
@@ -81,7 +143,17 @@ impl Policy {
         let clients = queue.and_then(|queue| queue.subscriber_queue_settings.as_ref());
         let retain = persistence.retain.as_ref();
         let topics = retain.and_then(|retain| retain.retain_settings.as_ref());
+        let state = persistence.state_store.as_ref();
+        let keys = state.and_then(|state| state.state_store_settings.as_ref());
+        // Only `Custom` looks at a list, as for the others.
+        let custom = state.filter(|state| state.mode == PersistenceMode::Custom).and(keys);
         Self {
+            keys: part(state.map(|state| state.mode), &[], keys.and_then(|it| it.dynamic.as_ref())),
+            listed_keys: custom
+                .into_iter()
+                .flat_map(|it| &it.state_store_resources)
+                .flat_map(KeyPattern::of)
+                .collect(),
             sessions: part(
                 queue.map(|queue| queue.mode),
                 clients.map_or(&[], |it| &it.subscriber_client_ids),
@@ -113,6 +185,11 @@ impl Policy {
     pub fn retained(&self, topic: &str, asked: impl FnOnce() -> bool) -> bool {
         let listed = |filter: &String| broker_core::topic::matches(filter, topic);
         self.retained.all || self.retained.listed.iter().any(listed) || (self.retained.dynamic && asked())
+    }
+
+    /// Whether a key of the state store is persisted that asked for it or not.
+    pub fn key(&self, key: &[u8], asked: bool) -> bool {
+        self.keys.all || (self.keys.dynamic && asked) || self.listed_keys.iter().any(|it| it.matches(key))
     }
 
     /// Whether any retained message is persisted.
@@ -188,6 +265,8 @@ pub struct Persistence {
     refused: AtomicU64,
     /// Topics whose retained message is being written, and how often.
     retaining: Mutex<HashMap<Box<str>, u32>>,
+    /// What is published when a record is written, by the number of that.
+    later: Mutex<HashMap<u64, Vec<Arc<Message>>>>,
     /// Places of graphs, by their sessions.
     cursors: Mutex<HashMap<u64, Arc<Cursor>>>,
     lost: Counter,
@@ -221,6 +300,7 @@ impl Persistence {
             refusals: Mutex::default(),
             refused: AtomicU64::new(0),
             retaining: Mutex::default(),
+            later: Mutex::default(),
             cursors: Mutex::default(),
             lost: counter!("forebay_store_messages_unreadable_total"),
             jobs: jobs.clone(),
@@ -237,6 +317,30 @@ impl Persistence {
     pub fn append(&self, events: Vec<Event>, client: u64) -> Result<u64, ReasonCode> {
         let lsn = self.store.append(events, OnFailure::Refuse, true, client);
         lsn.map(|Lsn(number)| number).map_err(|refused| self.reason(refused))
+    }
+
+    /// Has events written that are refused now or not at all, and that somebody waits for.
+    ///
+    /// # Errors
+    /// The store is full, or its disk fails.
+    pub fn keep(&self, events: Vec<Event>) -> Result<u64, ReasonCode> {
+        let lsn = self.store.append(events, OnFailure::Keep, true, 0);
+        lsn.map(|Lsn(number)| number).map_err(|refused| self.reason(refused))
+    }
+
+    /// Has messages published once the record of this number is written. Gives them back when it is already.
+    pub fn after(&self, number: u64, messages: Vec<Arc<Message>>) -> Vec<Arc<Message>> {
+        let mut later = self.later.lock();
+        if self.told() >= number {
+            return messages;
+        }
+        later.insert(number, messages);
+        Vec::new()
+    }
+
+    /// The messages that waited for this record.
+    pub fn due(&self, number: u64) -> Vec<Arc<Message>> {
+        self.later.lock().remove(&number).unwrap_or_default()
     }
 
     /// Has events written that must not be given up, and that somebody waits for.
@@ -548,5 +652,31 @@ pub fn options_of(bytes: &[u8], persisted: bool) -> broker_core::router::Options
         identifier: (identifier != 0).then_some(identifier),
         order: None,
         persisted,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_stands_for_anything_and_the_rest_for_itself() {
+        for (pattern, key, is) in [
+            ("*", "", true),
+            ("*", "any", true),
+            ("a*", "a", true),
+            ("a*", "ba", false),
+            ("*a", "ba", true),
+            ("a*b*c", "a-b--c", true),
+            ("a*b*c", "a-c-b", false),
+            ("a**c", "abc", true),
+            ("ab*b", "ab", false),
+            ("a", "a", true),
+            ("a", "ab", false),
+            ("", "", true),
+            ("", "a", false),
+        ] {
+            assert_eq!(is_like(key.as_bytes(), pattern.as_bytes()), is, "{pattern} {key}");
+        }
     }
 }

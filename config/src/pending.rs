@@ -164,13 +164,6 @@ static PENDING: &[Pending] = &[
     ),
     row(
         BROKER,
-        &["spec", "persistence", "stateStore"],
-        Set,
-        Ignored,
-        "keys of the state store are kept in memory only",
-    ),
-    row(
-        BROKER,
         &["spec", "persistence", "subscriberQueue", "subscriberQueueSettings", "topics"],
         Set,
         Ignored,

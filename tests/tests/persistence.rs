@@ -1,6 +1,7 @@
 //! What was acknowledged is there after the process was killed: queues, subscriptions, retained messages, exactly once.
 
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use forebay_tests::forebay::{Forebay, Serve};
 use forebay_tests::mqtt::{
@@ -235,6 +236,58 @@ fn retained_messages_that_ask_for_it_are_there_after_a_kill() {
     drop(broker);
     let kept = [("r/1".to_owned(), "new".to_owned()), ("r/3".to_owned(), "her".to_owned())];
     assert_eq!(seen(&serve(data.path())), kept);
+}
+
+/// Asks the state store; the answer's payload and user properties.
+fn ask(client: &mut Client, properties: &[(&str, &str)], words: &[&str]) -> (String, Vec<(String, String)>) {
+    let mut payload = format!("*{}\r\n", words.len());
+    words.iter().for_each(|word| payload += &format!("${}\r\n{word}\r\n", word.len()));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis();
+    let mut bytes = [[0x08].as_slice(), &text("answers"), &[0x09], &text("c-1")].concat();
+    bytes.extend(user_property("__ts", &format!("{now}:0:test")));
+    properties.iter().for_each(|(key, value)| bytes.extend(user_property(key, value)));
+    let topic = "statestore/v1/FA9AE35F-2F64-47CD-9BFF-08E2B32A0FE8/command/invoke";
+    client.publish_with(topic, 0, false, &bytes, payload.as_bytes());
+    let answer = client.receive();
+    (answer.text(), answer.user_properties())
+}
+
+#[test]
+fn keys_that_ask_for_it_are_there_after_a_kill_with_version_fence_and_expiry() {
+    let data = TempDir::new().unwrap();
+    let asker = |broker: &Forebay| {
+        let mut client = Client::connect(broker.addr, &Connect::v5("asker"));
+        client.subscribe("answers", 0);
+        client
+    };
+    let persist = ("aio-persistence", "true");
+    let property = |properties: &[(String, String)], key: &str| {
+        properties.iter().find(|(k, _)| k == key).map(|(_, value)| value.clone()).unwrap_or_default()
+    };
+    let broker = serve(data.path());
+    let mut client = asker(&broker);
+    let (answer, said) = ask(&mut client, &[persist, ("__ft", "5:0:f")], &["SET", "kept", "old"]);
+    assert_eq!((answer.as_str(), property(&said, "aio-persistence").as_str()), ("+OK\r\n", "true"));
+    // It stays one of those that are kept.
+    let (_, said) = ask(&mut client, &[("__ft", "6:0:f")], &["SET", "kept", "new"]);
+    let version = property(&said, "__ts");
+    ask(&mut client, &[], &["SET", "memory", "x"]);
+    ask(&mut client, &[persist], &["SET", "gone", "x"]);
+    ask(&mut client, &[], &["DEL", "gone"]);
+    ask(&mut client, &[persist], &["SET", "short", "x", "PX", "1"]);
+    drop(broker);
+
+    let broker = serve(data.path());
+    let mut client = asker(&broker);
+    let (answer, said) = ask(&mut client, &[], &["GET", "kept"]);
+    assert_eq!((answer.as_str(), property(&said, "__ts")), ("$3\r\nnew\r\n", version.clone()));
+    for key in ["memory", "gone", "short"] {
+        assert_eq!(ask(&mut client, &[], &["GET", key]).0, "$-1\r\n", "{key}");
+    }
+    let (answer, _) = ask(&mut client, &[("__ft", "5:9:f")], &["SET", "kept", "x"]);
+    assert!(answer.contains("lower version"), "{answer}");
+    let (_, said) = ask(&mut client, &[("__ft", "7:0:f")], &["SET", "kept", "x"]);
+    assert!(property(&said, "__ts") > version, "versions go on from there");
 }
 
 #[test]

@@ -9,15 +9,18 @@ use broker_core::Millis;
 use broker_core::hlc::{Timestamp, TimestampError};
 use broker_core::message::Message;
 use broker_core::packet::{PropertiesBuilder, Property, PublishProperties, QoS, ReasonCode};
+use broker_store::Event;
 use metrics::{Counter, Gauge, counter, gauge};
 use parking_lot::Mutex;
+use processing::state_store::journal::{Journal, OwnedPair, Pair};
 use processing::state_store::resp::{self, Answer, Request, RequestError};
-use processing::state_store::{Set, StateStore, StoreError};
+use processing::state_store::{Change, Set, StateStore, StoreError};
 use processing_core::time::Hlc;
 use tokio::sync::mpsc;
 
 use crate::broker::Broker;
 use crate::clock;
+use crate::persistence::{self, Persistence};
 use crate::services::Service;
 use crate::services::call::{Call, Reply};
 use crate::translate::{TIMESTAMP, hlc, stamp};
@@ -29,8 +32,8 @@ pub const REQUEST_TOPIC: &str = "statestore/v1/FA9AE35F-2F64-47CD-9BFF-08E2B32A0
 const NOTIFY_TOPIC: &str = "clients/statestore/v1/FA9AE35F-2F64-47CD-9BFF-08E2B32A0FE8";
 /// The user property of a fencing token.
 const FENCE: &str = "__ft";
-/// The user property that asks for a key to be kept on disk, and tells whether it is.
-const PERSISTENCE: &str = "aio-persistence";
+/// How the names of the store's keys begin in the log.
+const KEY: &[u8] = b"state/";
 /// The longest key that can be watched: its topic holds two digits for every byte.
 const WATCHED_KEY_BYTES_MAX: usize = 16 << 10;
 /// Keys that one client may watch.
@@ -93,13 +96,73 @@ impl Metrics {
     }
 }
 
-/// What is answered, and the version of the value that it is about.
-type Answered = (Answer, Option<Hlc>);
+/// What is answered.
+struct Answered {
+    answer: Answer,
+    /// The version of the value that it is about.
+    version: Option<Hlc>,
+    /// The record that the answer waits for; 0 for none.
+    record: u64,
+    /// The key outlives the process.
+    kept: bool,
+}
+
+impl From<Answer> for Answered {
+    fn from(answer: Answer) -> Self {
+        Self { answer, version: None, record: 0, kept: false }
+    }
+}
+
+impl Answered {
+    fn of(answer: Answer, change: Option<Change>) -> Self {
+        match change {
+            Some(Change { version, record, kept }) => Self { answer, version: Some(version), record, kept },
+            None => answer.into(),
+        }
+    }
+}
+
+/// Writes keys down in the broker's log.
+struct InLog(Arc<Persistence>);
+
+impl Journal for InLog {
+    fn keeps(&self, key: &[u8], asked: bool) -> bool {
+        self.0.policy.key(key, asked)
+    }
+
+    fn set(&self, key: &[u8], pair: &Pair<'_>) -> Result<u64, StoreError> {
+        let event = Event::KeySet { key: [KEY, key].concat().into(), value: pair.to_bytes().into() };
+        self.0.keep(vec![event]).map_err(|refused| match refused {
+            ReasonCode::QuotaExceeded => StoreError::Quota,
+            _ => StoreError::Disk,
+        })
+    }
+
+    fn delete(&self, key: &[u8]) -> u64 {
+        // A store that is closed ends with the broker.
+        self.0.insist(vec![Event::KeyDeleted { key: [KEY, key].concat().into() }], 0).unwrap_or(0)
+    }
+}
+
+/// Takes back what was written down, and has changes written down from now on.
+fn keep(store: &StateStore, persistence: &Arc<Persistence>) {
+    for (key, value) in persistence.store.state().keys() {
+        let Some(key) = key.strip_prefix(KEY) else { continue };
+        match OwnedPair::from_bytes(value) {
+            Some(pair) => store.restore(key, pair),
+            None => tracing::error!("a key of the state store cannot be read: {}", key.escape_ascii()),
+        }
+    }
+    store.keep(Box::new(InLog(Arc::clone(persistence))));
+}
 
 impl StateStoreService {
     /// Serves `store` on `broker`.
     pub fn start(store: &Arc<StateStore>, broker: &Arc<Broker>) {
         let (pending, waiting) = mpsc::channel(PENDING_MAX);
+        if let Some(persistence) = broker.shared_persistence() {
+            keep(store, persistence);
+        }
         let (store, watches, metrics) = (Arc::clone(store), Mutex::default(), Metrics::new());
         let service = Arc::new(Self { store: Arc::clone(&store), watches, pending, metrics });
         let of_guests = Arc::clone(&service);
@@ -127,22 +190,23 @@ impl StateStoreService {
             Request::Set { key, value, condition, expected, expires } => {
                 let requested = Some(requested.ok_or(RequestError::MissingTimestamp)?);
                 let existed = self.store.get(key, now)?.is_some();
-                let set = Set { key, value, condition, expires, expected, token: fence, requested };
-                let Some(version) = self.store.set(&set, now)? else { return Ok((Answer::Number(-1), None)) };
+                let persist = persistence::asked(properties.user_properties());
+                let set = Set { key, value, condition, expires, expected, token: fence, requested, persist };
+                let Some(change) = self.store.put(&set, now)? else { return Ok(Answer::Number(-1).into()) };
                 if existed { &self.metrics.modifications } else { &self.metrics.insertions }.increment(1);
-                self.notify(key, Some(value), &version, emit);
-                Ok((Answer::Ok, Some(version)))
+                self.notify(key, Some(value), &change.version, emit);
+                Ok(Answered::of(Answer::Ok, Some(change)))
             }
             Request::Get { key } => {
                 self.metrics.retrievals.increment(1);
                 let (value, version) = self.store.get(key, now)?.unzip();
-                Ok((Answer::Value(value), version))
+                Ok(Answered { version, ..Answer::Value(value).into() })
             }
             Request::Del { key } => self.delete(key, None, fence.as_ref(), now, emit),
             Request::Vdel { key, value } => self.delete(key, Some(value), fence.as_ref(), now, emit),
             Request::KeyNotify { key, stop } => {
                 self.metrics.keynotify.increment(1);
-                self.watch(key, stop, request.publisher, broker).map(|answer| (answer, None))
+                self.watch(key, stop, request.publisher, broker).map(Answered::from)
             }
         }
     }
@@ -155,12 +219,12 @@ impl StateStoreService {
         now: Duration,
         emit: &mut dyn FnMut(Arc<Message>),
     ) -> Result<Answered, RequestError> {
-        let (count, version) = self.store.delete(key, expected, fence, now)?;
-        if let (1, Some(version)) = (count, &version) {
+        let (count, change) = self.store.take(key, expected, fence, now)?;
+        if let (1, Some(change)) = (count, &change) {
             self.metrics.deletions.increment(1);
-            self.notify(key, None, version, emit);
+            self.notify(key, None, &change.version, emit);
         }
-        Ok((Answer::Number(count), version))
+        Ok(Answered::of(Answer::Number(count), change))
     }
 
     fn watch(&self, key: &[u8], stop: bool, session: u64, broker: &Broker) -> Result<Answer, RequestError> {
@@ -243,13 +307,20 @@ impl Service for StateStoreService {
             }
             return;
         }
-        let (answer, version) = self
-            .carry_out(request, &call.properties, broker, emit)
-            .unwrap_or_else(|error| (Answer::Error(error), None));
-        match response(&call, &answer, version.as_ref()) {
-            Some(message) => emit(Arc::new(message)),
+        let mut messages = Vec::new();
+        let answered = self
+            .carry_out(request, &call.properties, broker, &mut |message| messages.push(message))
+            .unwrap_or_else(|error| Answer::Error(error).into());
+        match response(&call, &answered) {
+            Some(message) => messages.push(Arc::new(message)),
             None => self.metrics.unanswerable.increment(1),
         }
+        // Nobody hears of a change that is to be kept before it is on disk.
+        let now = match broker.persistence().filter(|_| answered.record > 0) {
+            Some(persistence) => persistence.after(answered.record, messages),
+            None => messages,
+        };
+        now.into_iter().for_each(emit);
     }
 
     fn disconnected(&self, session: u64) {
@@ -291,19 +362,18 @@ impl Watches {
 }
 
 /// The answer as a message; `None` when it cannot be published.
-fn response(call: &Call<'_>, answer: &Answer, version: Option<&Hlc>) -> Option<Message> {
-    let version = version.and_then(stamp).map(|version| version.to_string());
+fn response(call: &Call<'_>, answered: &Answered) -> Option<Message> {
+    let version = answered.version.as_ref().and_then(stamp).map(|version| version.to_string());
     let mut user_properties = Vec::new();
     user_properties.extend(version.as_deref().map(|version| (TIMESTAMP, version)));
-    if call.properties.user_property(PERSISTENCE).is_some() {
-        // Keys are kept in memory only, so far; a client must know.
-        user_properties.push((PERSISTENCE, "false"));
+    if persistence::asked(call.properties.user_properties()) {
+        user_properties.push((persistence::PROPERTY, if answered.kept { "true" } else { "false" }));
     }
     call.answer(Reply {
         status: 200,
         content_type: "application/octet-stream",
         user_properties: &user_properties,
-        payload: answer.to_bytes().into(),
+        payload: answered.answer.to_bytes().into(),
     })
 }
 

@@ -143,8 +143,8 @@ impl Line {
             return Err(Refused::Full);
         }
         match (self.health, on_failure) {
-            (Health::Failing { probe: false }, OnFailure::Refuse) => Err(Refused::Failing),
-            (Health::Failing { probe: true }, OnFailure::Refuse) => {
+            (Health::Failing { probe: false }, OnFailure::Refuse | OnFailure::Keep) => Err(Refused::Failing),
+            (Health::Failing { probe: true }, OnFailure::Refuse | OnFailure::Keep) => {
                 self.health = Health::Failing { probe: false };
                 Ok(())
             }

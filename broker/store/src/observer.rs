@@ -45,6 +45,9 @@ pub struct Failed {
 pub enum OnFailure {
     /// It is given up and reported.
     Refuse,
+    /// It is refused at once when the disk fails or is full; but once it is taken, it is kept and written with the next
+    /// batch.
+    Keep,
     /// It is kept, and written with the next batch.
     Retry,
 }

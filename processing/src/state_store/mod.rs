@@ -1,6 +1,7 @@
 //! The key-value store behind the guests' `state-store` import (AIO.md §1.5, §8): versions, conditions,
-//! expiry and fencing. In memory.
+//! expiry and fencing. In memory; a [`Journal`] may write down what is to outlive the process.
 
+pub mod journal;
 pub mod resp;
 
 use std::collections::{BTreeSet, HashMap};
@@ -9,6 +10,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use processing_core::time::Hlc;
+
+use journal::{Journal, OwnedPair, Pair};
 
 /// How far ahead of our clock a fencing token may be (AIO.md §8).
 const AHEAD_MAX: Duration = Duration::from_secs(60);
@@ -45,6 +48,9 @@ pub enum StoreError {
     /// No room.
     #[error("the quota has been exceeded")]
     Quota,
+    /// The disk that it is to be kept on fails.
+    #[error("the key cannot be persisted now")]
+    Disk,
 }
 
 /// What the store may hold.
@@ -76,9 +82,10 @@ struct Entry {
     fence: Option<Hlc>,
     /// On the wall clock, since the Unix epoch.
     expires: Option<Duration>,
+    /// It is written down.
+    kept: bool,
 }
 
-#[derive(Debug)]
 struct Inner {
     entries: HashMap<Arc<[u8]>, Entry>,
     /// Keys by when they expire.
@@ -87,6 +94,7 @@ struct Inner {
     expired: Vec<Arc<[u8]>>,
     bytes: usize,
     last: Hlc,
+    journal: Option<Box<dyn Journal>>,
 }
 
 /// Is told what guests have changed: the key, its new value or none, and the version. Called without any lock held, in
@@ -138,6 +146,19 @@ pub struct Set<'a> {
     pub token: Option<Hlc>,
     /// When the request was made: the new version is later.
     pub requested: Option<Hlc>,
+    /// The key is to outlive the process.
+    pub persist: bool,
+}
+
+/// A change that took place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The new version; of a deletion the version that was there.
+    pub version: Hlc,
+    /// The number of the record that says so; 0 when it is in memory only.
+    pub record: u64,
+    /// The key outlives the process.
+    pub kept: bool,
 }
 
 impl StateStore {
@@ -145,13 +166,30 @@ impl StateStore {
     pub fn new(quota: Quota) -> Self {
         let last = Hlc { secs: 0, nanos: 0, counter: 0, node: "StateStore".into() };
         let (entries, expiring) = (HashMap::new(), BTreeSet::new());
-        let inner = Inner { entries, expiring, expired: Vec::new(), bytes: 0, last };
+        let inner = Inner { entries, expiring, expired: Vec::new(), bytes: 0, last, journal: None };
         Self { inner: Mutex::new(inner), quota, on_change: OnceLock::new() }
     }
 
     /// Has `on_change` told of what guests change. The first one stays.
     pub fn observe(&self, on_change: OnChange) {
         let _ = self.on_change.set(on_change);
+    }
+
+    /// Has `journal` write down what is to outlive the process, from now on.
+    pub fn keep(&self, journal: Box<dyn Journal>) {
+        self.inner.lock().journal = Some(journal);
+    }
+
+    /// Takes back a pair that was written down. Nobody is told, and no quota asked.
+    pub fn restore(&self, key: &[u8], pair: OwnedPair) {
+        let OwnedPair { value, version, fence, expires } = pair;
+        let mut inner = self.inner.lock();
+        inner.remove(key);
+        let at = |time: &Hlc| (time.secs, time.nanos, time.counter);
+        if at(&version) > at(&inner.last) {
+            (inner.last.secs, inner.last.nanos, inner.last.counter) = at(&version);
+        }
+        inner.insert(key, Entry { value, version, fence, expires, kept: true });
     }
 
     /// Tells of a change by a guest.
@@ -167,7 +205,7 @@ impl StateStore {
         let mut inner = self.inner.lock();
         for _ in 0..max {
             let Some((_, key)) = inner.expiring.first().filter(|(at, _)| *at <= now).cloned() else { break };
-            inner.remove(&key);
+            inner.delete(&key);
             inner.expired.push(key);
         }
         let expired = std::mem::take(&mut inner.expired);
@@ -196,6 +234,14 @@ impl StateStore {
     /// # Errors
     /// An empty key, a fencing token that does not do, no room.
     pub fn set(&self, set: &Set<'_>, now: Duration) -> Result<Option<Hlc>, StoreError> {
+        Ok(self.put(set, now)?.map(|change| change.version))
+    }
+
+    /// The same, and whether it is written down.
+    ///
+    /// # Errors
+    /// As [`StateStore::set`]; or it cannot be written down.
+    pub fn put(&self, set: &Set<'_>, now: Duration) -> Result<Option<Change>, StoreError> {
         check(set.key)?;
         let mut inner = self.inner.lock();
         inner.expire(set.key, now);
@@ -216,15 +262,20 @@ impl StateStore {
         if full || inner.bytes - freed + size > self.quota.bytes_max {
             return Err(StoreError::Quota);
         }
+        // What takes the place of a pair that is written down is written down as well, or that would come back.
+        let was_kept = old.is_some_and(|old| old.kept);
         let version = inner.next_version(now, set.requested.as_ref());
-        inner.remove(set.key);
-        inner.bytes += size;
         let expires = set.expires.map(|after| now.saturating_add(after));
-        let entry = Entry { value: set.value.to_vec(), version: version.clone(), fence, expires };
-        let key: Arc<[u8]> = set.key.into();
-        inner.expiring.extend(expires.map(|at| (at, Arc::clone(&key))));
-        inner.entries.insert(key, entry);
-        Ok(Some(version))
+        let journal = inner.journal.as_ref().filter(|it| was_kept || it.keeps(set.key, set.persist));
+        let pair = Pair { value: set.value, version: &version, fence: fence.as_ref(), expires };
+        let record = journal.map(|journal| journal.set(set.key, &pair)).transpose()?;
+        let kept = record.is_some();
+        inner.remove(set.key);
+        inner.insert(
+            set.key,
+            Entry { value: set.value.to_vec(), version: version.clone(), fence, expires, kept },
+        );
+        Ok(Some(Change { version, record: record.unwrap_or(0), kept }))
     }
 
     /// Deletes `key`; with `expected` only if it has that value. 1 deleted, 0 not there, −1 another value; and
@@ -239,17 +290,32 @@ impl StateStore {
         token: Option<&Hlc>,
         now: Duration,
     ) -> Result<(i64, Option<Hlc>), StoreError> {
+        let (count, change) = self.take(key, expected, token, now)?;
+        Ok((count, change.map(|change| change.version)))
+    }
+
+    /// The same, and whether it is written down.
+    ///
+    /// # Errors
+    /// As [`StateStore::delete`].
+    pub fn take(
+        &self,
+        key: &[u8],
+        expected: Option<&[u8]>,
+        token: Option<&Hlc>,
+        now: Duration,
+    ) -> Result<(i64, Option<Change>), StoreError> {
         check(key)?;
         let mut inner = self.inner.lock();
         inner.expire(key, now);
         inner.fenced(key, token, now)?;
         let Some(entry) = inner.entries.get(key) else { return Ok((0, None)) };
-        let version = Some(entry.version.clone());
+        let mut change = Change { version: entry.version.clone(), record: 0, kept: entry.kept };
         if expected.is_some_and(|value| value != entry.value) {
-            return Ok((-1, version));
+            return Ok((-1, Some(change)));
         }
-        inner.remove(key);
-        Ok((1, version))
+        change.record = inner.delete(key);
+        Ok((1, Some(change)))
     }
 }
 
@@ -260,9 +326,23 @@ fn check(key: &[u8]) -> Result<(), StoreError> {
 impl Inner {
     fn expire(&mut self, key: &[u8], now: Duration) {
         if self.entries.get(key).and_then(|entry| entry.expires).is_some_and(|at| at <= now) {
-            self.remove(key);
+            self.delete(key);
             self.expired.push(key.into());
         }
+    }
+
+    fn insert(&mut self, key: &[u8], entry: Entry) {
+        let key: Arc<[u8]> = key.into();
+        self.bytes += key.len() + entry.value.len();
+        self.expiring.extend(entry.expires.map(|at| (at, Arc::clone(&key))));
+        self.entries.insert(key, entry);
+    }
+
+    /// Removes a key for good. The record that says so; 0 when it was in memory only.
+    fn delete(&mut self, key: &[u8]) -> u64 {
+        let kept = self.entries.get(key).is_some_and(|entry| entry.kept);
+        self.remove(key);
+        self.journal.as_ref().filter(|_| kept).map_or(0, |journal| journal.delete(key))
     }
 
     fn remove(&mut self, key: &[u8]) {
@@ -380,6 +460,63 @@ mod tests {
         assert_eq!(store.delete(b"k", Some(b"x"), Some(&token(11)), NOW).unwrap().0, -1);
         assert_eq!(store.delete(b"k", Some(b"v"), Some(&token(11)), NOW).unwrap().0, 1);
         assert_eq!(store.delete(b"k", None, None, NOW).unwrap().0, 0);
+    }
+
+    /// Keeps what asks for it, and writes it into a list; refuses the value `full`.
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<(Vec<u8>, Option<Vec<u8>>)>>>);
+
+    impl Journal for Written {
+        fn keeps(&self, _: &[u8], asked: bool) -> bool {
+            asked
+        }
+
+        fn set(&self, key: &[u8], pair: &Pair<'_>) -> Result<u64, StoreError> {
+            if pair.value == b"full" {
+                return Err(StoreError::Disk);
+            }
+            let mut list = self.0.lock();
+            list.push((key.to_vec(), Some(pair.to_bytes())));
+            Ok(list.len() as u64)
+        }
+
+        fn delete(&self, key: &[u8]) -> u64 {
+            let mut list = self.0.lock();
+            list.push((key.to_vec(), None));
+            list.len() as u64
+        }
+    }
+
+    #[test]
+    fn what_asks_for_it_is_written_down_before_it_takes_effect_and_comes_back() {
+        let (store, written) = (StateStore::default(), Written::default());
+        store.keep(Box::new(written.clone()));
+        let put = |key: &'static [u8], value: &'static [u8], persist| {
+            let expires = Some(Duration::from_secs(60));
+            store.put(&Set { key, value, persist, expires, token: Some(token(3)), ..Set::default() }, NOW)
+        };
+        let change = put(b"a", b"1", true).unwrap().unwrap();
+        assert_eq!((change.record, change.kept), (1, true));
+        assert_eq!(put(b"b", b"1", false).unwrap().unwrap().record, 0);
+        // It stays one of those, asked or not.
+        assert_eq!(put(b"a", b"2", false).unwrap().unwrap().record, 2);
+        assert_eq!(put(b"a", b"full", true), Err(StoreError::Disk));
+        assert_eq!(store.get(b"a", NOW).unwrap().unwrap().0, b"2");
+        assert_eq!(store.take(b"b", None, Some(&token(3)), NOW).unwrap().1.unwrap().record, 0);
+
+        let last = written.0.lock().last().cloned().unwrap();
+        let again = StateStore::default();
+        again.restore(&last.0, OwnedPair::from_bytes(&last.1.unwrap()).unwrap());
+        let (value, version) = again.get(b"a", NOW).unwrap().unwrap();
+        assert_eq!(value, b"2");
+        assert_eq!(again.set(&Set { key: b"a", ..Set::default() }, NOW), Err(StoreError::TokenRequired));
+        let next = again.set(&Set { key: b"c", ..Set::default() }, Duration::ZERO).unwrap().unwrap();
+        assert!(next > version, "versions go on from there");
+        assert_eq!(again.usage(), Usage { keys: 2, bytes: 3 });
+
+        // What expires is gone from there, too.
+        store.sweep(NOW + Duration::from_secs(61), 10);
+        assert_eq!(written.0.lock().last(), Some(&(b"a".to_vec(), None)));
     }
 
     #[test]
