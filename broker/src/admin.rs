@@ -1,4 +1,4 @@
-//! The admin address: `/livez`, `/readyz`, `/metrics` and `/status` over HTTP.
+//! The admin address: `/livez`, `/readyz`, `/metrics`, `/status` and `/subscriptions` over HTTP.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -14,11 +14,15 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 
+use crate::broker::Broker;
 use crate::graphs::Graphs;
 use crate::health::Health;
+use crate::listing;
 
 /// What the admin address shows.
 pub struct Admin {
+    /// The broker.
+    pub broker: Arc<Broker>,
     /// Renders the metrics.
     pub metrics: PrometheusHandle,
     /// The graphs.
@@ -74,7 +78,11 @@ fn answer(admin: &Admin, request: &Request<Incoming>) -> Response<Full<Bytes>> {
             admin.graphs.observe();
             typed(admin.health.to_json(), "application/json")
         }
-        _ => text(StatusCode::NOT_FOUND, "there is /livez, /readyz, /metrics and /status\n"),
+        "/subscriptions" => match serde_json::to_string(&listing::subscriptions(&admin.broker)) {
+            Ok(body) => typed(body, "application/json"),
+            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+        },
+        _ => text(StatusCode::NOT_FOUND, "there is /livez, /readyz, /metrics, /status and /subscriptions\n"),
     }
 }
 

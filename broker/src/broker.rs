@@ -183,6 +183,8 @@ impl Broker {
         if !over.is_empty() {
             persistence.note(over);
         }
+        // The wall clock may have stepped back since.
+        self.clock.lock().raise(persistence.clock_ms());
         self.metrics.total_sessions.set(self.clients.lock().len() as f64);
         let _ = self.persistence.set(persistence);
     }
@@ -206,6 +208,13 @@ impl Broker {
     /// The next moment of the broker's hybrid logical clock.
     pub fn timestamp(&self, wall: Millis) -> hlc::Timestamp {
         self.clock.lock().now(wall)
+    }
+
+    /// Writes down how far the hybrid logical clock is, if anything else was written since the last time.
+    pub fn note_clock(&self) {
+        if let Some(persistence) = self.persistence() {
+            persistence.note_clock(self.clock.lock().last_ms());
+        }
     }
 
     /// Takes note of a timestamp that came with a message.

@@ -36,6 +36,11 @@ pub enum Command {
     /// Serves on a free loopback port with the sample graph, publishes readings through it as a client, and
     /// prints both sides until Ctrl-C.
     Demo(Demo),
+    /// Ask a running broker what there is.
+    ///
+    /// `forebay get subscriptions` lists who subscribes to what, whether it is persisted, and how many messages wait. The
+    /// broker is asked at its admin address, which `forebay serve --admin` gives it.
+    Get(Get),
     /// Carry out tests of graphs and operators: messages in, and what must come out.
     ///
     /// Looks for test descriptors, `*.test.yaml`, as Azure IoT Operations has them, and runs each in this process:
@@ -97,7 +102,8 @@ pub struct Serve {
     /// Listen here for MQTT; may be given several times. Port 0 takes any free port.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:1883")]
     pub listen: Vec<SocketAddr>,
-    /// Keep what must outlive the process here: fetched artifacts and compiled components.
+    /// Keep what must outlive the process here: what clients and graphs ask to be persisted, fetched artifacts and
+    /// compiled components. One process at a time can have it.
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// Resources to run: a YAML file, or a directory of them; may be given several times.
@@ -127,6 +133,36 @@ pub struct Validate {
     /// Resources to check: a YAML file, or a directory of them; may be given several times.
     #[arg(short = 'f', long = "file", value_name = "FILE|DIR", required = true)]
     pub files: Vec<PathBuf>,
+}
+
+/// Options of `get`.
+#[derive(Debug, Args)]
+pub struct Get {
+    /// What to list.
+    #[arg(value_enum, value_name = "WHAT")]
+    pub what: Listed,
+    /// The broker's admin address.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9600")]
+    pub admin: SocketAddr,
+    /// How to print it.
+    #[arg(short = 'o', long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+/// What `get` lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Listed {
+    /// Subscriptions of clients and of persisted graphs.
+    Subscriptions,
+}
+
+/// How things are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
 }
 
 /// Options of `demo`.

@@ -25,6 +25,7 @@ pub async fn run(broker: Arc<Broker>) {
         if let Some(persistence) = broker.persistence() {
             persistence.show();
             persistence.feed_graphs();
+            broker.note_clock();
         }
         // A walk over all retained messages is not for every second.
         if count.is_multiple_of(10) {

@@ -10,12 +10,14 @@ mod clock;
 mod connection;
 mod delivery;
 mod demo;
+mod get;
 mod graphs;
 mod handshake;
 mod health;
 mod housekeeping;
 mod inbound;
 mod listener;
+mod listing;
 mod metrics;
 mod operations;
 mod ordered;
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         Command::Serve(options) => serve::run(&options),
         Command::Validate(options) => return validate::run(&options),
         Command::Demo(options) => demo::run(&options),
+        Command::Get(options) => get::run(&options),
         Command::Test(options) => return workbench::test(&options),
         Command::Run(options) => return workbench::run(&options),
         Command::New(New::Operator(options)) => return workbench::new(&options),

@@ -36,6 +36,8 @@ use crate::pipeline::cursor::Cursor;
 pub const PROPERTY: &str = "aio-persistence";
 /// Where in the data directory the store is.
 const DIRECTORY: &str = "store";
+/// The key of the hybrid logical clock in the log.
+const CLOCK_KEY: &[u8] = b"clock";
 /// Refusals that are remembered, for answers that were about to wait.
 const REFUSALS_MAX: usize = 100_000;
 
@@ -269,6 +271,8 @@ pub struct Persistence {
     later: Mutex<HashMap<u64, Vec<Arc<Message>>>>,
     /// Places of graphs, by their sessions.
     cursors: Mutex<HashMap<u64, Arc<Cursor>>>,
+    /// What was in the store when the clock was last written down.
+    clock_noted: AtomicU64,
     lost: Counter,
 }
 
@@ -300,6 +304,7 @@ impl Persistence {
             refusals: Mutex::default(),
             refused: AtomicU64::new(0),
             retaining: Mutex::default(),
+            clock_noted: AtomicU64::new(restored),
             later: Mutex::default(),
             cursors: Mutex::default(),
             lost: counter!("forebay_store_messages_unreadable_total"),
@@ -456,6 +461,24 @@ impl Persistence {
         }
     }
 
+    /// How far the hybrid logical clock was when that was last written down, milliseconds.
+    pub fn clock_ms(&self) -> u64 {
+        let state = self.store.state();
+        let bytes = state.get(CLOCK_KEY).and_then(|value| value[..].try_into().ok());
+        bytes.map_or(0, u64::from_le_bytes)
+    }
+
+    /// Writes down how far the hybrid logical clock is. A broker that has nothing else to write does not wake its disk for
+    /// that.
+    pub fn note_clock(&self, ms: u64) {
+        if self.clock_noted.load(Ordering::Acquire) < self.store.committed().0 {
+            let (key, value) = (Bytes::from_static(CLOCK_KEY), ms.to_le_bytes().to_vec().into());
+            self.note(vec![Event::KeySet { key, value }]);
+            // That record itself is no reason for another one.
+            self.clock_noted.store(self.store.committed().0 + 1, Ordering::Release);
+        }
+    }
+
     /// Entries of this session go into a graph.
     pub fn add_cursor(&self, cursor: &Arc<Cursor>) {
         self.cursors.lock().insert(cursor.session, Arc::clone(cursor));
@@ -505,6 +528,11 @@ impl Persistence {
                 None
             }
         }
+    }
+
+    /// Messages in the log that wait for a session.
+    pub fn queued(&self, session: u64) -> usize {
+        self.store.state().session(session).map_or(0, |session| session.queue.len())
     }
 
     /// Brings the metrics up to date.

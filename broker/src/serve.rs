@@ -143,7 +143,13 @@ async fn serve(
     let graphs = Arc::new(graphs);
     let shown = Arc::clone(&graphs);
     tokio::spawn(upkeep(metrics.clone()));
-    let admin = Arc::new(Admin { metrics, graphs: shown, health, ready: AtomicBool::new(false) });
+    let admin = Arc::new(Admin {
+        broker: Arc::clone(&broker),
+        metrics,
+        graphs: shown,
+        health,
+        ready: AtomicBool::new(false),
+    });
     println!("{}", banner(&listeners, admin_listener.as_ref()));
 
     let first = listeners.first().and_then(|listener| listener.local_addr().ok());

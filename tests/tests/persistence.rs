@@ -291,6 +291,32 @@ fn keys_that_ask_for_it_are_there_after_a_kill_with_version_fence_and_expiry() {
 }
 
 #[test]
+fn what_was_granted_is_shown() {
+    let data = TempDir::new().unwrap();
+    let broker = serve(data.path());
+    let mut client = Client::connect(broker.addr, &lasting("pump"));
+    subscribe_persisted(&mut client, "p/#", 2);
+    client.subscribe("q", 0);
+    drop(client);
+    Client::connect(broker.addr, &Connect::v5("publisher")).publish("p/x", 1, b"1");
+    let admin = broker.admin.to_string();
+    let get =
+        |output: &str| forebay_tests::forebay::run(["get", "subscriptions", "--admin", &admin, "-o", output]);
+    let (status, table) = get("table");
+    assert!(status.success(), "{table}");
+    let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows[0], ["CLIENT", "FILTER", "QOS", "PERSISTED", "QUEUED", "CONNECTION", "KIND"]);
+    assert_eq!(rows[1], ["pump", "p/#", "2", "true", "1", "away", "Client"]);
+    assert_eq!(rows[2], ["pump", "q", "0", "false", "1", "away", "Client"]);
+    let (_, json) = get("json");
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!((&json[0]["persisted"], &json[1]["filter"]), (&true.into(), &"q".into()));
+    drop(broker);
+    let (status, said) = get("table");
+    assert!(!status.success() && said.contains("forebay serve --admin"), "{said}");
+}
+
+#[test]
 fn one_data_directory_is_for_one_process() {
     let data = TempDir::new().unwrap();
     let broker = serve(data.path());

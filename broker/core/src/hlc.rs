@@ -91,6 +91,18 @@ impl Clock {
         self.last.clone()
     }
 
+    /// The last moment that was given out or observed, milliseconds.
+    pub fn last_ms(&self) -> u64 {
+        self.last.ms
+    }
+
+    /// From now on every timestamp is later than this moment: one that was given out in an earlier life.
+    pub fn raise(&mut self, ms: u64) {
+        if ms >= self.last.ms {
+            (self.last.ms, self.last.counter) = (ms.saturating_add(1), 0);
+        }
+    }
+
     /// Takes note of a timestamp made elsewhere, so that what we stamp from now on is later.
     pub fn observe(&mut self, seen: &Timestamp, wall: Millis) -> Result<(), TimestampError> {
         if seen.node == self.last.node {
@@ -148,6 +160,16 @@ mod tests {
         let second = clock.now(Millis(400));
         assert!(second > first);
         assert_eq!(second.counter, 1);
+    }
+
+    #[test]
+    fn a_clock_that_is_raised_goes_on_from_there_whatever_the_wall_says() {
+        let mut clock = Clock::new("forebay");
+        clock.raise(5_000);
+        assert_eq!(clock.now(Millis(10)), at("5001:1:forebay"));
+        clock.raise(400);
+        assert_eq!((clock.now(Millis(10)), clock.last_ms()), (at("5001:2:forebay"), 5001));
+        assert_eq!(clock.now(Millis(6_000)), at("6000:0:forebay"));
     }
 
     #[test]

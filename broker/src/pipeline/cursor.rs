@@ -158,6 +158,11 @@ impl Cursor {
         self.place.lock().flow = Arc::downgrade(flow);
     }
 
+    /// Whether the graph runs.
+    pub fn runs(&self) -> bool {
+        self.place.lock().flow.strong_count() > 0
+    }
+
     /// An entry is on disk. The graph to run, if it goes into the graph now; not when there is no room for what it would
     /// derive.
     pub fn committed(&self, entry: Entry, room: bool) -> Option<Arc<Dataflow>> {
