@@ -7,14 +7,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use broker_core::message::{Message, Publication};
+use broker_core::memory::Weight;
+use broker_core::message::Publication;
 use broker_core::packet::{
     self, DecodeError, Decoded, ErrorKind, PropertiesBuilder, Property, ReasonCode, Version,
 };
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use crate::broker::Broker;
+use crate::broker::{Broker, Left};
 use crate::client::Client;
 use crate::handshake::{self, Established};
 use crate::inbound::Inbound;
@@ -72,12 +73,10 @@ pub async fn run(broker: Arc<Broker>, socket: TcpStream, peer: SocketAddr, mut s
         _ = stop.wait_for(|stop| *stop) => return,
     };
     drop(stop);
-    let Some(Established { opened, version, problem_information, rest }) = established else { return };
-    if !opened.wills.is_empty() {
-        let mut turn = Turn::begin(&broker, clock::monotonic());
-        publish_all(&mut turn, &opened.wills);
-        turn.finish();
-    }
+    let Some(Established { opened, version, problem_information, packet_size_max, rest }) = established else {
+        return;
+    };
+    publish_left(&broker, &opened.left);
     let inbound = Inbound::new(Arc::clone(&opened.client), opened.number, version, problem_information);
     let mut connection = Connection {
         broker,
@@ -86,8 +85,10 @@ pub async fn run(broker: Arc<Broker>, socket: TcpStream, peer: SocketAddr, mut s
         socket,
         version,
         problem_information,
+        packet_size_max,
         inbound,
         carry: rest,
+        carried: Weight::default(),
         needed: 0,
         congested: Vec::new(),
     };
@@ -103,9 +104,13 @@ struct Connection {
     socket: Arc<TcpStream>,
     version: Version,
     problem_information: bool,
+    /// The largest packet that the client takes.
+    packet_size_max: usize,
     inbound: Inbound,
     /// The beginning of a packet that has not arrived in full.
     carry: Vec<u8>,
+    /// What of it is worth counting.
+    carried: Weight,
     /// Length of that packet, as far as known.
     needed: usize,
     /// Clients that must take more before we read more.
@@ -114,7 +119,8 @@ struct Connection {
 
 enum Event {
     Readable,
-    Writable,
+    /// There is room for what waits to be sent.
+    Room,
 }
 
 impl Connection {
@@ -128,8 +134,8 @@ impl Connection {
                 Err(end) => return end,
             };
             let full = match event {
-                Event::Writable => {
-                    self.flush();
+                Event::Room => {
+                    self.send_more();
                     false
                 }
                 Event::Readable => match self.read() {
@@ -152,9 +158,10 @@ impl Connection {
         }
         connection.register(cx.waker());
         let blocked = connection.blocked();
+        let more = state.has_more(&self.broker.limits.session);
         drop(state);
-        if blocked && self.socket.poll_write_ready(cx).is_ready() {
-            return Poll::Ready(Ok(Event::Writable));
+        if more || (blocked && self.socket.poll_write_ready(cx).is_ready()) {
+            return Poll::Ready(Ok(Event::Room));
         }
         if !self.congested.is_empty() {
             let now = clock::monotonic();
@@ -177,10 +184,17 @@ impl Connection {
         }
     }
 
-    /// Writes out what this client's socket did not take before.
-    fn flush(&mut self) {
+    /// Writes out what this client's socket did not take before, and what waited for that.
+    fn send_more(&mut self) {
         let mut turn = Turn::begin(&self.broker, clock::monotonic());
-        turn.touch(&self.client, &mut self.client.lock());
+        {
+            let mut state = self.client.lock();
+            match state.has_more(&self.broker.limits.session) {
+                true => turn.pump(&self.client, &mut state),
+                false => turn.touch(&self.client, &mut state),
+            }
+        }
+        turn.replay(&self.client);
         turn.finish();
     }
 
@@ -198,6 +212,7 @@ impl Connection {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(_) => return Err(End::Lost),
             };
+            self.broker.metrics.bytes_received.increment(n as u64);
             self.carry.clear();
             let taken = self.take(Some(&buffer[..kept + n]))?;
             self.keep(&buffer[taken..kept + n]);
@@ -207,6 +222,13 @@ impl Connection {
 
     /// Reads on where a large packet is put together, in the connection's own buffer.
     fn read_large(&mut self) -> Result<bool, End> {
+        if self.broker.is_pressed() {
+            metrics::packet_refused("pressed");
+            return Err(End::Refused {
+                reason: ReasonCode::QuotaExceeded,
+                what: "the memory for messages is used up, and a large packet is on its way",
+            });
+        }
         let kept = self.carry.len();
         let more = self.needed.saturating_sub(kept).clamp(READ_BYTES, GROW_BYTES);
         self.carry.resize(kept + more, 0);
@@ -214,15 +236,17 @@ impl Connection {
         self.carry.truncate(kept + *result.as_ref().unwrap_or(&0));
         match result {
             Ok(0) => return Err(End::Lost),
-            Ok(_) => {}
+            Ok(n) => self.broker.metrics.bytes_received.increment(n as u64),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             Err(_) => return Err(End::Lost),
         }
+        self.carried.set(self.carry.len());
         if self.carry.len() < self.needed {
             self.heard();
             return Ok(false);
         }
         self.take(None)?;
+        self.carried.set(0);
         Ok(true)
     }
 
@@ -287,16 +311,14 @@ impl Connection {
             End::Kicked(reason) => Some((reason, None)),
             End::TakenOver => Some((ReasonCode::SessionTakenOver, None)),
         };
-        if let Some((reason, what)) = goodbye.filter(|_| self.version.is_v5()) {
+        // Half a packet must not be followed by another.
+        let whole = end == End::TakenOver || self.client.lock().is_between_packets();
+        if let Some((reason, what)) = goodbye.filter(|_| whole && self.version.is_v5()) {
             self.say_goodbye(reason, what.filter(|_| self.problem_information));
         }
         let with_will = !matches!(end, End::Disconnected { with_will: false });
-        let will = self.broker.close(&self.client, self.number, now, with_will);
-        if let Some(will) = will {
-            let mut turn = Turn::begin(&self.broker, now);
-            publish_all(&mut turn, &[will]);
-            turn.finish();
-        }
+        let left = self.broker.close(&self.client, self.number, now, with_will);
+        publish_left(&self.broker, &left);
     }
 
     fn say_goodbye(&self, reason: ReasonCode, what: Option<&str>) {
@@ -306,16 +328,30 @@ impl Connection {
             let _ = properties.put(Property::ReasonString(what));
         }
         let mut out = Vec::new();
-        let disconnect = packet::Disconnect { reason, properties: properties.properties() };
+        let full = packet::Disconnect { reason, properties: properties.properties() };
+        let bare = packet::Disconnect { reason, properties: packet::Properties::EMPTY };
         // The connection is over either way; a socket that takes nothing more is not waited for.
-        if disconnect.encode(self.version, &mut out).is_ok() {
-            let _ = self.socket.try_write(&out);
+        for disconnect in [full, bare] {
+            out.clear();
+            let size = disconnect.encode(self.version, &mut out).map(|()| out.len());
+            if size.is_ok_and(|size| size <= self.packet_size_max) {
+                let _ = self.socket.try_write(&out);
+                return;
+            }
+            // Without its reason string it may fit [MQTT-3.14.2-3].
         }
     }
 }
 
-fn publish_all(turn: &mut Turn<'_>, messages: &[Arc<Message>]) {
-    for message in messages {
-        turn.publish(&mut Publication::of(message));
+/// Publishes what a connection or session that has ended leaves behind.
+fn publish_left(broker: &Broker, left: &Left) {
+    if left.will.is_none() && left.orphans.is_empty() {
+        return;
     }
+    let mut turn = Turn::begin(broker, clock::monotonic());
+    if let Some(will) = &left.will {
+        turn.publish(&mut Publication::of(will));
+    }
+    turn.pass_on(&left.orphans);
+    turn.finish();
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use broker_core::Millis;
 use broker_core::message::{Message, Publication};
 use broker_core::packet::ReasonCode;
+use broker_core::session::Orphan;
 
 use crate::broker::Broker;
 use crate::client::Client;
@@ -35,24 +36,45 @@ pub async fn run(broker: Arc<Broker>) {
 }
 
 fn look(broker: &Broker, now: Millis) {
-    let mut wills = Vec::new();
+    let mut found = Found::default();
     for client in broker.clients() {
-        look_at(broker, &client, now, &mut wills);
+        look_at(broker, &client, now, &mut found);
     }
-    if wills.is_empty() {
+    let metrics = &broker.metrics;
+    metrics.will_messages.set(found.wills_kept as f64);
+    metrics.will_bytes.set(found.will_bytes as f64);
+    metrics.memory_bytes.set(broker.memory_bytes() as f64);
+    if found.wills.is_empty() && found.orphans.is_empty() {
         return;
     }
     let mut turn = Turn::begin(broker, now);
-    for will in &wills {
+    for will in &found.wills {
         turn.publish(&mut Publication::of(will));
     }
+    turn.pass_on(&found.orphans);
     turn.finish();
 }
 
-fn look_at(broker: &Broker, client: &Arc<Client>, now: Millis, wills: &mut Vec<Arc<Message>>) {
+/// What a look at all sessions finds.
+#[derive(Default)]
+struct Found {
+    /// Wills that are due.
+    wills: Vec<Arc<Message>>,
+    /// What sessions that are over leave to others.
+    orphans: Vec<Orphan>,
+    /// Wills that are not due.
+    wills_kept: usize,
+    will_bytes: usize,
+}
+
+fn look_at(broker: &Broker, client: &Arc<Client>, now: Millis, found: &mut Found) {
     let mut state = client.lock();
     if !state.congested(now) {
         state.release();
+    }
+    if let Some(will) = &state.session.will {
+        found.wills_kept += 1;
+        found.will_bytes += will.message.size();
     }
     if let Some(connection) = &state.connection {
         let silent = now.since(connection.heard) > connection.silence_ms_max;
@@ -67,13 +89,14 @@ fn look_at(broker: &Broker, client: &Arc<Client>, now: Millis, wills: &mut Vec<A
     if state.session.will.as_ref().is_some_and(|will| over || due(will.delay))
         && let Some(will) = state.session.will.take()
     {
-        wills.push(will.message(now));
+        found.wills.push(will.message(now));
         if let Some(persistence) = broker.persistence().filter(|_| state.session.is_durable()) {
             persistence.note(persistence::closed(&state.session));
         }
     }
     drop(state);
     if over {
-        broker.end(client, now);
+        broker.metrics.sessions_expired.increment(1);
+        found.orphans.extend(broker.end(client, now));
     }
 }

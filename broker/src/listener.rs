@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 
 use crate::broker::Broker;
-use crate::{connection, metrics};
+use crate::connection;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
@@ -31,7 +31,7 @@ pub async fn run(listener: TcpListener, broker: Arc<Broker>, mut stop: watch::Re
         };
         match accepted {
             Ok((socket, peer)) => {
-                metrics::connection_accepted();
+                broker.metrics.connections.increment(1);
                 // Whole batches are written at once; what remains is never worth waiting for.
                 if let Err(error) = socket.set_nodelay(true) {
                     tracing::debug!(%peer, %error, "the connection was gone at once");

@@ -53,11 +53,15 @@ pub struct Target {
     pub ordered: Option<Arc<Ordered>>,
     /// One of the subscriptions is persisted.
     pub persisted: bool,
+    /// The share it is a member of, as `group/filter`.
+    pub share: Option<Arc<str>>,
 }
 
 /// A shared subscription: one member gets each message.
 #[derive(Debug)]
 pub struct Share {
+    /// Its group and filter, as `group/filter`.
+    pub name: Arc<str>,
     members: Vec<Target>,
     next: AtomicUsize,
 }
@@ -99,7 +103,7 @@ impl Route {
     pub fn find(router: &Router<Subscriber>, topic: &str) -> Self {
         let mut found = Self::default();
         let mut places: HashMap<u64, usize> = HashMap::default();
-        let mut shares: HashMap<String, Vec<Target>> = HashMap::default();
+        let mut shares: HashMap<Arc<str>, Vec<Target>> = HashMap::default();
         router.matches(topic, &mut |m| match (m.subscriber, m.share) {
             (Subscriber::Graph(source), _) => {
                 if !found.graphs.iter().any(|g| Arc::ptr_eq(g, source)) {
@@ -108,14 +112,14 @@ impl Route {
             }
             (Subscriber::Service(service), _) => found.services.push(service.clone()),
             (Subscriber::Client(client), Some(share)) => {
-                shares.entry(share.to_owned()).or_default().push(target(client, &m));
+                join(&mut shares, share, target(client, &m));
             }
             // Not taken together with others of the same session: those do not wait.
             (Subscriber::Ordered(ordered), share) => {
                 let Some(client) = ordered.client() else { return };
                 let target = Target { ordered: Some(Arc::clone(ordered)), ..target(&client, &m) };
                 match share {
-                    Some(share) => shares.entry(share.to_owned()).or_default().push(target),
+                    Some(share) => join(&mut shares, share, target),
                     None => found.clients.push(target),
                 }
             }
@@ -127,13 +131,19 @@ impl Route {
                 }
             },
         });
-        found.shares =
-            shares.into_values().map(|members| Share { members, next: AtomicUsize::new(0) }).collect();
+        let share = |(name, members)| Share { name, members, next: AtomicUsize::new(0) };
+        found.shares = shares.into_iter().map(share).collect();
         let mut all = found.clients.iter().chain(found.shares.iter().flat_map(|share| &share.members));
         found.persisted =
             all.any(|target| target.persisted) || found.graphs.iter().any(|graph| graph.cursor.is_some());
         found
     }
+}
+
+fn join(shares: &mut HashMap<Arc<str>, Vec<Target>>, share: &str, target: Target) {
+    let name = shares.get_key_value(share).map_or_else(|| share.into(), |(name, _)| Arc::clone(name));
+    let target = Target { share: Some(Arc::clone(&name)), ..target };
+    shares.entry(name).or_default().push(target);
 }
 
 fn target(client: &Arc<Client>, m: &Match<'_, Subscriber>) -> Target {
@@ -145,6 +155,7 @@ fn target(client: &Arc<Client>, m: &Match<'_, Subscriber>) -> Target {
         identifiers: m.options.identifier.into_iter().collect(),
         ordered: None,
         persisted: m.options.persisted,
+        share: None,
     }
 }
 

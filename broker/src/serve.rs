@@ -18,14 +18,15 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
 use crate::admin::{self, Admin};
-use crate::broker::{Broker, Limits};
+use crate::broker::Broker;
 use crate::cli;
 use crate::graphs::Graphs;
 use crate::health::Health;
+use crate::limits::Limits;
 use crate::persistence::{self, Persistence, Policy};
 use crate::services::schema_registry::SchemaRegistryService;
 use crate::services::state_store::StateStoreService;
-use crate::{clock, delivery, housekeeping, listener, schemas};
+use crate::{clock, delivery, housekeeping, listener, schemas, sys};
 
 /// Upper bounds of the latency histogram of operations, seconds.
 const OPERATION_BUCKETS: [f64; 12] = [1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 1e-3, 1e-2, 1e-1, 1.0];
@@ -121,7 +122,7 @@ async fn serve(
     }
     let listeners = bind_all(options)?;
     let admin_listener = options.admin.map(bind).transpose()?;
-    let broker = Broker::new(Limits::default(), "forebay");
+    let broker = Broker::new(Limits::of(loaded.resources.brokers.first()), "forebay");
     let store = persist(options, &loaded, &broker)?;
     let health = Arc::new(Health::of(&loaded));
     let (schemas, unusable) = schemas::load(&loaded, options.schemas.as_deref());
@@ -162,6 +163,7 @@ async fn serve(
         tokio::spawn(admin::run(listener, Arc::clone(&admin)));
     }
     tokio::spawn(housekeeping::run(Arc::clone(&broker)));
+    tokio::spawn(sys::run(Arc::clone(&broker)));
     let begun = tokio::spawn(async move {
         graphs.start(loaded).await;
         admin.ready.store(true, Ordering::Release);

@@ -128,8 +128,6 @@ static PENDING: &[Pending] = &[
     row(REGISTRY, &["spec", "trustSettings"], Set, Refused, "checking signatures"),
     row(REGISTRY, &["spec", "codeSigningCas"], Set, Refused, "checking signatures"),
     row(BROKER, &["spec", "cardinality"], Set, Ignored, "one process serves everything"),
-    row(BROKER, &["spec", "memoryProfile"], Not("Medium"), Ignored, "the default limits hold"),
-    row(BROKER, &["spec", "advanced", "clients"], Set, Ignored, "the default limits hold"),
     row(BROKER, &["spec", "diskBackedMessageBuffer"], Set, Ignored, "queues stay in memory"),
     row(
         BROKER,
@@ -147,13 +145,6 @@ static PENDING: &[Pending] = &[
     ),
     row(BROKER, &["spec", "diagnostics", "selfCheck"], Set, Ignored, "the broker does not probe itself"),
     row(BROKER, &["spec", "diagnostics", "traces"], Set, Ignored, "no traces are made"),
-    row(
-        BROKER,
-        &["spec", "highPriorityMessagesBackpressureHandling"],
-        Not("Accept"),
-        Ignored,
-        "all messages have one priority",
-    ),
     row(BROKER, &["spec", "persistence", "encryption"], Set, Ignored, "what is on disk is not encrypted"),
     row(
         BROKER,

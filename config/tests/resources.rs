@@ -535,13 +535,13 @@ metadata:
 spec:
   persistence:
     maxSize: 10GiB
-  memoryProfile: Low
+  cardinality:
+    frontend: {replicas: 1}
+    backendChain: {partitions: 1, redundancyFactor: 2}
 ",
         &[
             "t.yaml:6:3: note: `spec.persistence` is accepted, but not yet in effect: everything is \
              kept in memory only",
-            "t.yaml:8:3: note: `spec.memoryProfile` is accepted, but not yet in effect: the default \
-             limits hold",
         ],
     );
     check(

@@ -19,6 +19,8 @@ pub enum Waiting {
         retain: bool,
         /// The subscription identifiers sent with it.
         subscription_ids: Box<[u32]>,
+        /// The share that it came by, as `group/filter`.
+        share: Option<Arc<str>>,
     },
     /// For PUBCOMP: PUBREL was sent, the message itself is done with [MQTT-4.3.3-6].
     Completed,
@@ -65,7 +67,8 @@ impl Outgoing {
         usize::from(if id >= self.first { id - self.first } else { IDS - self.first + id })
     }
 
-    fn get(&mut self, id: PacketId) -> Option<&mut Waiting> {
+    /// What the message with this identifier waits for.
+    pub fn get(&mut self, id: PacketId) -> Option<&mut Waiting> {
         let at = self.position(id);
         self.slots.get_mut(at)?.as_mut()
     }

@@ -131,12 +131,13 @@ impl<S> Node<S> {
 pub struct Router<S> {
     root: Node<S>,
     count: usize,
+    shared: usize,
     generation: u64,
 }
 
 impl<S> Default for Router<S> {
     fn default() -> Self {
-        Self { root: Node::default(), count: 0, generation: 0 }
+        Self { root: Node::default(), count: 0, shared: 0, generation: 0 }
     }
 }
 
@@ -144,6 +145,11 @@ impl<S> Router<S> {
     /// Subscriptions held.
     pub fn len(&self) -> usize {
         self.count
+    }
+
+    /// Those of them that are shared.
+    pub fn shared(&self) -> usize {
+        self.shared
     }
 
     /// None is held.
@@ -177,6 +183,7 @@ impl<S> Router<S> {
         let name = share.map(|group| format!("{group}/{filter}"));
         let new = node.entries(end, name.as_deref()).insert(id, Entry { subscriber, options }).is_none();
         self.count += usize::from(new);
+        self.shared += usize::from(new && share.is_some());
         self.generation += 1;
         new
     }
@@ -188,6 +195,7 @@ impl<S> Router<S> {
         let name = share.map(|group| format!("{group}/{filter}"));
         let removed = remove_below(&mut self.root, &levels, end, name.as_deref(), id);
         self.count -= usize::from(removed);
+        self.shared -= usize::from(removed && share.is_some());
         self.generation += u64::from(removed);
         removed
     }

@@ -96,6 +96,35 @@ pub struct Settings {
     /// `forebay.dev/schema` of a ConfigMap: its one entry is the document of the schema of this name,
     /// `aio-sr://<namespace>/<name>:<version>`.
     pub schema: Option<String>,
+    /// What a Broker sets.
+    pub broker: BrokerSettings,
+}
+
+/// This product's own settings of a Broker: limits that AIO has no field for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BrokerSettings {
+    /// `forebay.dev/message-memory`: bytes of all messages in memory, beside retained ones.
+    pub message_memory: Option<u64>,
+    /// `forebay.dev/retained-bytes`: bytes of all retained messages.
+    pub retained_bytes: Option<u64>,
+    /// `forebay.dev/retained-messages`: how many there may be.
+    pub retained_messages: Option<u32>,
+    /// `forebay.dev/queue-bytes`: bytes of messages that wait for one client.
+    pub queue_bytes: Option<u64>,
+    /// `forebay.dev/outbox-bytes`: encoded bytes that wait for one client's socket before QoS 0 messages are dropped.
+    pub outbox_bytes: Option<u64>,
+    /// `forebay.dev/inflight-messages`: QoS 1 and 2 messages on their way to one client at once.
+    pub inflight_messages: Option<u16>,
+    /// `forebay.dev/subscriptions`: of one client.
+    pub subscriptions: Option<u32>,
+    /// `forebay.dev/topic-levels`: of a topic name or filter.
+    pub topic_levels: Option<u32>,
+    /// `forebay.dev/topic-aliases`: of one connection, in each direction.
+    pub topic_aliases: Option<u16>,
+    /// `forebay.dev/user-properties`: of one packet.
+    pub user_properties: Option<u32>,
+    /// `forebay.dev/sys-interval`: how often `$SYS/broker/#` is published; 0 for never.
+    pub sys_interval: Option<Duration>,
 }
 
 /// What happens to a message that comes too late to be in order.
@@ -134,6 +163,22 @@ const OWN: &[(&str, &[&str])] = &[
         ],
     ),
     ("RegistryEndpoint", &["forebay.dev/plain-http"]),
+    (
+        "Broker",
+        &[
+            "forebay.dev/message-memory",
+            "forebay.dev/retained-bytes",
+            "forebay.dev/retained-messages",
+            "forebay.dev/queue-bytes",
+            "forebay.dev/outbox-bytes",
+            "forebay.dev/inflight-messages",
+            "forebay.dev/subscriptions",
+            "forebay.dev/topic-levels",
+            "forebay.dev/topic-aliases",
+            "forebay.dev/user-properties",
+            "forebay.dev/sys-interval",
+        ],
+    ),
     ("ConfigMap", &["forebay.dev/schema"]),
 ];
 
@@ -247,12 +292,46 @@ fn read_setting(
         return None;
     }
     let text = String::decode(value, path, report)?;
-    let result = apply(&key.name, &text, settings);
+    let result = match kind {
+        "Broker" => apply_to_broker(&key.name, &text, &mut settings.broker),
+        _ => apply(&key.name, &text, settings),
+    };
     parsed(result, &text, value.position, path, report)
 }
 
 fn count(text: &str) -> Result<u32, String> {
     text.parse().map_err(|_| "must be a whole number, such as \"1000\"".to_owned())
+}
+
+/// A number that fits and is not 0: what none of may pass would be no broker.
+fn some<T: TryFrom<u64>>(number: u64, max: u64) -> Result<Option<T>, String> {
+    match T::try_from(number) {
+        Ok(fits) if (1..=max).contains(&number) => Ok(Some(fits)),
+        _ => Err(format!("must be from 1 to {max}")),
+    }
+}
+
+fn apply_to_broker(key: &str, text: &str, settings: &mut BrokerSettings) -> Result<(), String> {
+    const WINDOW_MAX: u64 = 32_767;
+    let number = || count(text).map(u64::from);
+    match key.strip_prefix(OWN_PREFIX).unwrap_or_default() {
+        "message-memory" => settings.message_memory = some(parse_bytes(text)?, u64::MAX)?,
+        "retained-bytes" => settings.retained_bytes = some(parse_bytes(text)?, u64::MAX)?,
+        "retained-messages" => settings.retained_messages = some(number()?, u32::MAX.into())?,
+        "queue-bytes" => settings.queue_bytes = some(parse_bytes(text)?, u64::MAX)?,
+        "outbox-bytes" => settings.outbox_bytes = some(parse_bytes(text)?, u64::MAX)?,
+        "inflight-messages" => settings.inflight_messages = some(number()?, WINDOW_MAX)?,
+        "subscriptions" => settings.subscriptions = some(number()?, u32::MAX.into())?,
+        "topic-levels" => settings.topic_levels = some(number()?, 65_535)?,
+        "topic-aliases" => match number()?.try_into() {
+            Ok(aliases) => settings.topic_aliases = Some(aliases),
+            Err(_) => return Err("must be from 0 to 65535".to_owned()),
+        },
+        "user-properties" => settings.user_properties = Some(count(text)?),
+        "sys-interval" => settings.sys_interval = Some(parse_duration(text)?),
+        _ => return Err("is not known".to_owned()),
+    }
+    Ok(())
 }
 
 fn apply(key: &str, text: &str, settings: &mut Settings) -> Result<(), String> {
