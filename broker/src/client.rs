@@ -266,7 +266,7 @@ impl State {
                 let reason = if refused { ReasonCode::UnspecifiedError } else { reason };
                 let taken = matches!(kind, PacketType::PubAck | PacketType::PubRec);
                 if taken && reason.is_error() && !version.is_v5() {
-                    // There is no other way to say it [MQTT-3.3.5-2].
+                    // There is no other way to say it: 3.1.1 [MQTT-3.3.5-2].
                     return self.kick(reason);
                 }
                 write_ack_reason(version, kind, id, reason, &mut self.outbox);

@@ -41,7 +41,7 @@ impl std::fmt::Debug for ServiceRef {
 pub struct Target {
     /// The client.
     pub client: Arc<Client>,
-    /// The highest QoS asked for [MQTT-3.3.5-1].
+    /// The highest QoS asked for [MQTT-3.3.4-2].
     pub qos: QoS,
     /// Every matching subscription refuses the client's own messages.
     pub no_local: bool,

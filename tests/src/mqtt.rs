@@ -276,6 +276,11 @@ impl Client {
         self.next()
     }
 
+    /// The protocol level it speaks.
+    pub fn level(&self) -> u8 {
+        self.level
+    }
+
     /// Whether the broker had a session for this client.
     pub fn session_present(&self) -> bool {
         self.connack.body[0] & 1 == 1
@@ -311,6 +316,21 @@ impl Client {
             said.push(packet);
         }
         said
+    }
+
+    /// Ends the connection without a word, and waits until the broker has seen it: as when the network is gone.
+    pub fn is_gone(self) {
+        // One that is gone already is.
+        let _ = self.stream.shutdown(std::net::Shutdown::Write);
+        self.closed();
+    }
+
+    /// The next packet, or nothing at the end of the connection; an error when neither comes in this time.
+    pub fn packet_within(&mut self, time: std::time::Duration) -> std::io::Result<Option<Packet>> {
+        self.stream.set_read_timeout(Some(time))?;
+        let packet = self.read_packet();
+        self.stream.set_read_timeout(Some(PATIENCE))?;
+        packet
     }
 
     /// Subscribes, and expects to be granted `qos`.
@@ -448,22 +468,29 @@ impl Client {
 
     /// The next packet, or `None` at the end of the connection.
     fn next(&mut self) -> Option<Packet> {
+        match self.read_packet() {
+            Ok(packet) => packet,
+            Err(error) => panic!("nothing came for {PATIENCE:?}: {error}; unread: {:02x?}", self.read),
+        }
+    }
+
+    fn read_packet(&mut self) -> std::io::Result<Option<Packet>> {
         loop {
             if let Some((length, width)) = self.read.get(1..).and_then(varint)
                 && self.read.len() > width + length
             {
                 let rest = self.read.split_off(1 + width + length);
                 let whole = std::mem::replace(&mut self.read, rest);
-                return Some(Packet { first: whole[0], body: whole[1 + width..].to_vec() });
+                return Ok(Some(Packet { first: whole[0], body: whole[1 + width..].to_vec() }));
             }
             let mut some = [0u8; 16 * 1024];
             match self.stream.read(&mut some) {
-                Ok(0) => return None,
+                Ok(0) => return Ok(None),
                 Ok(n) => self.read.extend_from_slice(&some[..n]),
                 Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {
-                    return None;
+                    return Ok(None);
                 }
-                Err(error) => panic!("nothing came for {PATIENCE:?}: {error}; unread: {:02x?}", self.read),
+                Err(error) => return Err(error),
             }
         }
     }
