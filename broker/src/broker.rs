@@ -38,6 +38,7 @@ pub struct Broker {
     pub limits: Limits,
     /// Counters.
     pub metrics: Metrics,
+    /// Sessions by their client identifiers [MQTT-3.1.3-2].
     clients: Mutex<HashMap<Box<str>, Arc<Client>>>,
     /// The same by their numbers.
     numbers: Mutex<HashMap<u64, Weak<Client>>>,
@@ -222,6 +223,7 @@ impl Broker {
             let mut state = client.lock();
             state.kick(ReasonCode::SessionTakenOver);
             let had_connection = state.connection.take().is_some();
+            // Clean Start begins anew [MQTT-3.1.2-4] [MQTT-3.1.4-4], otherwise what is there goes on [MQTT-3.1.2-5].
             let over =
                 clean_start || state.session.expired(now) || (had_connection && state.session.expiry == 0);
             let mut old = state.session.will.take();
@@ -245,6 +247,7 @@ impl Broker {
         if let Some(client) = &resumed {
             self.tell_disconnected(client.id());
         }
+        // A new one where there is none [MQTT-3.1.2-6].
         let client = resumed.unwrap_or_else(|| {
             let client = Client::new(Session::new(self.number(), &client_id));
             self.numbers.lock().insert(client.id(), Arc::downgrade(&client));
@@ -312,7 +315,7 @@ impl Broker {
         }
         state.session.close(now);
         if !with_will {
-            state.session.will = None;
+            state.session.will = None; // [MQTT-3.1.2-10], 3.1.1 [MQTT-3.1.2-12]
         }
         let due = state.session.expiry == 0 || state.session.will.as_ref().is_some_and(|w| w.delay == 0);
         let will = if due { state.session.will.take() } else { None };
@@ -330,6 +333,7 @@ impl Broker {
     pub fn end(&self, client: &Arc<Client>, now: Millis) -> Vec<Orphan> {
         let mut clients = self.clients.lock();
         let mut state = client.lock();
+        // [MQTT-4.1.0-1]
         if state.connection.is_some() || !state.session.expired(now) {
             return Vec::new();
         }

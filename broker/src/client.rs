@@ -357,6 +357,7 @@ impl State {
         let Some(connection) = self.connection.as_mut().filter(|c| c.number == number) else { return false };
         connection.writing = false;
         match result {
+            // 3.1.1 [MQTT-4.8.0-2]
             Err(_) => {
                 connection.close.get_or_insert(Close { reason: ReasonCode::UnspecifiedError });
                 connection.wake();

@@ -321,6 +321,8 @@ impl Connection {
         publish_left(&self.broker, &left);
     }
 
+    /// The last packet of the connection [MQTT-3.14.4-1], which is closed then [MQTT-3.14.4-2] [MQTT-4.13.1-1]
+    /// [MQTT-4.13.2-1].
     fn say_goodbye(&self, reason: ReasonCode, what: Option<&str>) {
         let mut properties = PropertiesBuilder::new();
         if let Some(what) = what {
@@ -338,7 +340,7 @@ impl Connection {
                 let _ = self.socket.try_write(&out);
                 return;
             }
-            // Without its reason string it may fit [MQTT-3.14.2-3].
+            // Without its reason string it may fit [MQTT-3.14.2-3]; it never has user properties [MQTT-3.14.2-4].
         }
     }
 }
@@ -349,6 +351,7 @@ fn publish_left(broker: &Broker, left: &Left) {
         return;
     }
     let mut turn = Turn::begin(broker, clock::monotonic());
+    // As any other message: retained or not [MQTT-3.1.2-14] [MQTT-3.1.2-15].
     if let Some(will) = &left.will {
         turn.publish(&mut Publication::of(will));
     }

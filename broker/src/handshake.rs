@@ -35,8 +35,9 @@ pub struct Established {
     pub rest: Vec<u8>,
 }
 
-/// Reads CONNECT, in bounded time and space, and answers it. `None` when the connection is over; the peer has
-/// been told why where the standard wants it told.
+/// Reads CONNECT, in bounded time and space, and answers it once [MQTT-3.2.0-2]. `None` when the connection is over
+/// [MQTT-3.1.4-1] [MQTT-3.1.4-2] [MQTT-3.2.2-7], and what follows is not looked at [MQTT-3.1.4-6]; the peer has been told
+/// why where the standard wants it told.
 pub async fn establish(broker: &Broker, socket: &Arc<TcpStream>) -> Option<Established> {
     let mut bytes = Vec::new();
     let limit = Duration::from_millis(broker.limits.connect_ms_max);
@@ -130,7 +131,7 @@ async fn accept(
     let properties = &connect.properties;
     let v5 = connect.version.is_v5();
     if properties.authentication_method().is_some() {
-        return Err(ReasonCode::BadAuthenticationMethod); // none is configured [MQTT-4.12.0-1]
+        return Err(ReasonCode::BadAuthenticationMethod); // none is configured [MQTT-4.12.0-1] [MQTT-4.12.0-4]
     }
     let will_properties = connect.will.as_ref().map_or(0, |will| will.properties.user_properties().count());
     if properties.user_properties().count() + will_properties > broker.limits.user_properties_max {
@@ -213,7 +214,8 @@ fn keep_alive(connect: &Connect<'_>, limits: &Limits) -> (u16, Option<u16>) {
     }
 }
 
-/// The CONNACK of a connection that is accepted; with less in it where the client takes no more [MQTT-3.2.2-20].
+/// The CONNACK of a connection that is accepted; with less in it where the client takes no more [MQTT-3.2.2-19]
+/// [MQTT-3.2.2-20]. Without a method in CONNECT there is none in it [MQTT-4.12.0-6].
 fn connack(
     connect: &Connect<'_>,
     opened: &Opened,

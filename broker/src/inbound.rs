@@ -264,6 +264,8 @@ impl Peer {
         Ok(())
     }
 
+    /// Answers a PUBLISH as its QoS asks [MQTT-3.3.4-1]: PUBACK [MQTT-4.3.2-4], after which its identifier is free
+    /// [MQTT-4.3.2-5], or PUBREC [MQTT-4.3.3-8]; in the order in which they come [MQTT-4.6.0-2] [MQTT-4.6.0-3].
     fn acknowledge(
         &self,
         turn: &mut Turn<'_>,
@@ -359,6 +361,7 @@ impl Peer {
         let identifier = subscribe.properties.subscription_identifier();
         let mut codes = Vec::new();
         let mut retained = Vec::new();
+        // One after the other [MQTT-3.8.4-5], with a reason for each [MQTT-3.8.4-6].
         for subscription in subscribe.subscriptions() {
             let persisted = grant.persisted && order.is_none();
             let (code, wants) = self.subscribe_one(&subscription, identifier, order, persisted, turn);
@@ -461,7 +464,7 @@ impl Peer {
                 let start = out.len();
                 full.encode(self.version, out)?;
                 if out.len() - start > size_max {
-                    // [MQTT-3.9.2-1]
+                    // [MQTT-3.9.2-1] [MQTT-3.9.2-2]
                     out.truncate(start);
                     bare.encode(self.version, out)?;
                 }
@@ -522,13 +525,14 @@ impl Peer {
             state.session.subscribe(filter, wanted)
         };
         let ordered = broker.subscribe(filter, &self.client, wanted);
+        // [MQTT-3.8.4-7]
         let granted = match options.qos {
             QoS::AtMostOnce => ReasonCode::Success,
             QoS::AtLeastOnce => ReasonCode::GrantedQoS1,
             QoS::ExactlyOnce => ReasonCode::GrantedQoS2,
         };
         let due = match options.retain_handling {
-            RetainHandling::SendAlways => true, // [MQTT-3.3.1-9]
+            RetainHandling::SendAlways => true, // [MQTT-3.3.1-9], [MQTT-3.8.4-4]
             RetainHandling::SendIfNew => new,   // [MQTT-3.3.1-10]
             RetainHandling::DoNotSend => false, // [MQTT-3.3.1-11]
         };
@@ -541,6 +545,8 @@ impl Peer {
         let mut codes = Vec::new();
         let mut gone = Vec::new();
         let session = self.client.id();
+        // One after the other [MQTT-3.10.4-6]; nothing more comes for it [MQTT-3.10.4-2], what is under way is left to the
+        // session [MQTT-3.10.4-3].
         for filter in unsubscribe.filters() {
             let mut state = self.client.lock();
             let existed = state.session.unsubscribe(filter);
@@ -561,6 +567,7 @@ impl Peer {
             Some(persistence) if !gone.is_empty() => persistence.insist(gone, session).unwrap_or(u64::MAX),
             _ => 0,
         };
+        // Without properties [MQTT-3.11.2-1] [MQTT-3.11.2-2].
         let unsuback =
             UnsubAck { packet_id: unsubscribe.packet_id, properties: Properties::EMPTY, codes: &codes };
         let encode = |out: &mut Vec<u8>| unsuback.encode(self.version, out);

@@ -102,7 +102,7 @@ impl Turn<'_> {
             return self.arrange(ordered, Held { message: Arc::clone(message), retained: true });
         }
         let identifiers = options.identifier.as_slice();
-        // The flag says that it was retained [MQTT-3.3.1-8].
+        // The flag says that it was retained: 3.1.1 [MQTT-3.3.1-8].
         let how = Delivery { qos: options.qos, retain: true, identifiers, share: None };
         self.hand(client, &mut Publication::of(message), false, how);
     }

@@ -41,13 +41,13 @@ impl std::fmt::Debug for ServiceRef {
 pub struct Target {
     /// The client.
     pub client: Arc<Client>,
-    /// The highest QoS asked for [MQTT-3.3.4-2].
+    /// The highest QoS asked for [MQTT-3.3.4-2]; a member of a share has its own [MQTT-4.8.2-3].
     pub qos: QoS,
     /// Every matching subscription refuses the client's own messages.
     pub no_local: bool,
     /// Keep the retain flag.
     pub retain_as_published: bool,
-    /// Identifiers of all matching subscriptions.
+    /// Identifiers of all matching subscriptions [MQTT-3.3.4-4].
     pub identifiers: Box<[u32]>,
     /// Where it waits for its turn.
     pub ordered: Option<Arc<Ordered>>,

@@ -142,7 +142,7 @@ impl<'a> Turn<'a> {
         self.notes.push(event);
     }
 
-    /// Passes a message to everyone who asked for it, and what graphs derive from it, too.
+    /// Passes a message to everyone who asked for it, in the order in which they come [MQTT-4.6.0-5], and what graphs derive from it, too.
     pub fn publish(&mut self, publication: &mut Publication<'_>) -> Taken {
         self.publish_from(publication, None)
     }
@@ -423,7 +423,7 @@ impl<'a> Turn<'a> {
         }
         let how = Delivery {
             qos: target.qos,
-            // The flag of a message that is passed on is 0 unless asked otherwise [MQTT-3.3.1-12].
+            // The flag of a message that is passed on is 0 unless asked otherwise [MQTT-3.3.1-12] [MQTT-3.3.1-13].
             retain: target.retain_as_published && publication.retain,
             identifiers: &target.identifiers,
             share: target.share.as_ref(),

@@ -56,6 +56,11 @@ fn every_statement_that_binds_a_server_is_honoured_and_proved() {
             unproved.push(format!("{:?} is at no place in the code: {}", statement.tag, statement.text));
         }
     }
+    for statement in statements.iter().filter(|statement| statement.side == "absent") {
+        if !statement.of(&places.tests).is_empty() {
+            unproved.push(format!("{:?} has a test: it is not absent any more", statement.tag));
+        }
+    }
     assert!(unproved.is_empty(), "{} of them:\n{}", unproved.len(), unproved.join("\n"));
 
     let page = page(&statements, &places);
@@ -83,7 +88,7 @@ fn statements() -> Vec<Statement> {
             let words = if version == Version::V5 { 3 } else { 4 };
             let fields: Vec<&str> = line.splitn(words, ' ').collect();
             let (number, side, text) = (fields[0], fields[1], fields[words - 1]);
-            assert!(["server", "client", "unused"].contains(&side), "{line}");
+            assert!(["server", "client", "unused", "absent"].contains(&side), "{line}");
             let same = fields[2].strip_prefix('=').filter(|_| version == Version::V311);
             let same = same.map(|number| (Version::V5, number.to_owned()));
             let tag = (version, number.to_owned());
@@ -185,7 +190,8 @@ fn page(statements: &[Statement], places: &Places) -> String {
             let list = |places: BTreeSet<&str>| places.into_iter().map(short).collect::<Vec<_>>().join("<br>");
             let (tests, code) = match statement.side.as_str() {
                 "client" => ("binds clients only".to_owned(), String::new()),
-                "unused" => ("binds servers that lack something ours has".to_owned(), String::new()),
+                "unused" => ("binds servers that lack something ours has, or the network".to_owned(), String::new()),
+                "absent" => ("binds servers that have something ours does not have yet".to_owned(), String::new()),
                 _ => (list(statement.of(&places.tests)), list(statement.of(&places.code))),
             };
             let same = statement.same.as_ref().map_or(String::new(), |(_, number)| format!(" (5.0: {number})"));

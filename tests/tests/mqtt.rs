@@ -205,6 +205,7 @@ fn an_unacknowledged_message_comes_again_with_dup_in_the_resumed_session() {
     assert_eq!((second.dup, second.id, second.text()), (true, first.id, first.text()));
 }
 
+/// [MQTT-3.1.2-22]
 #[test]
 fn a_client_that_says_nothing_for_one_and_a_half_keep_alives_is_let_go() {
     let broker = broker();
@@ -214,7 +215,7 @@ fn a_client_that_says_nothing_for_one_and_a_half_keep_alives_is_let_go() {
     let silent = Client::connect(broker.addr, &Connect::v5("silent").keep_alive(1).will(will));
     assert_eq!(watcher.receive().topic, "gone/silent");
     let said = silent.closed();
-    // [MQTT5-4.13]: keep alive timeout.
+    // v5 §4.13: keep alive timeout.
     assert!(
         said.iter().all(|packet| packet.first == 0xE0 && packet.body.first() == Some(&0x8D)),
         "{said:02x?}"

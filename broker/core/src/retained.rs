@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::Millis;
 use crate::message::Message;
 
-/// The retained messages of the broker, as a tree of topic levels.
+/// The retained messages of the broker, as a tree of topic levels. They belong to no session: 3.1.1 [MQTT-3.1.2-7].
 #[derive(Debug, Default)]
 pub struct Retained {
     root: Node,
@@ -46,7 +46,7 @@ impl Retained {
         node.message.as_ref()
     }
 
-    /// Keeps `message` in place of what its topic had [MQTT-3.3.1-5]. An empty payload removes it
+    /// Keeps `message` in place of what its topic had [MQTT-3.3.1-5], 3.1.1 [MQTT-3.3.1-7]. An empty payload removes it
     /// [MQTT-3.3.1-6] and is not kept itself [MQTT-3.3.1-7].
     pub fn set(&mut self, message: Arc<Message>) {
         if message.payload().is_empty() {

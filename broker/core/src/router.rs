@@ -188,7 +188,7 @@ impl<S> Router<S> {
         new
     }
 
-    /// Removes a subscription. False when there was none.
+    /// Removes the subscription with exactly this filter [MQTT-3.10.4-1] [MQTT-4.7.3-4]. False when there was none.
     pub fn unsubscribe(&mut self, filter: &str, share: Option<&str>, id: SubscriberId) -> bool {
         let (levels, end) = levels(filter);
         let levels: Vec<&str> = levels.collect();
@@ -200,7 +200,7 @@ impl<S> Router<S> {
         removed
     }
 
-    /// Every subscription that matches `topic`, in no particular order; one subscriber may come several
+    /// Every subscription that matches `topic` [MQTT-3.3.2-3], in no particular order; one subscriber may come several
     /// times, once for each of its filters that match.
     pub fn matches<'a>(&'a self, topic: &str, each: &mut dyn FnMut(Match<'a, S>)) {
         // A filter that begins with a wildcard does not see topics that begin with `$` [MQTT-4.7.2-1].

@@ -315,7 +315,7 @@ impl Session {
         again.and(self.pump(now, limits, outbox))
     }
 
-    /// The connection is gone.
+    /// The connection is gone; the session is kept, with what is under way and what waits [MQTT-3.1.2-23].
     pub fn close(&mut self, now: Millis) {
         self.link = None;
         self.aliases = Aliases::default();
@@ -324,7 +324,8 @@ impl Session {
     }
 
     /// The session is over: what its shared subscriptions brought and it did not take goes to another member of the
-    /// share (v5 §4.8.2). Not what is on its way at QoS 2 [MQTT-4.8.2-5].
+    /// share (v5 §4.8.2). Not what is on its way at QoS 2 [MQTT-4.8.2-5], nor what it rejected: that is gone
+    /// [MQTT-4.8.2-6].
     pub fn orphans(&mut self) -> Vec<Orphan> {
         let under_way = self.outgoing.iter().filter_map(|(_, waiting)| match waiting {
             Waiting::Received { message, qos: QoS::AtLeastOnce, share: Some(share), .. } => {
@@ -358,14 +359,15 @@ impl Session {
         limits: &Limits,
         outbox: &mut Outbox,
     ) -> Delivered {
-        let qos = how.qos.min(publication.qos);
+        let qos = how.qos.min(publication.qos); // [MQTT-3.8.4-8]
         let how = Delivery { qos, ..how };
         let Some(link) = self.link else {
             return match qos {
                 QoS::AtMostOnce => Delivered::Dropped(DropCause::Away),
-                _ => self.enqueue(publication.owned(), how, now, limits),
+                _ => self.enqueue(publication.owned(), how, now, limits), // [MQTT-4.5.0-1], 3.1.1 [MQTT-3.1.2-5]
             };
         };
+        // QoS 0 and answers never wait for the window [MQTT-3.3.4-10] [MQTT-4.9.0-3].
         if qos == QoS::AtMostOnce {
             if outbox.len() > limits.outbox_bytes_max {
                 return Delivered::Dropped(DropCause::Slow);
@@ -448,7 +450,10 @@ impl Session {
             // One whose time is over [MQTT-3.3.2-5] gives way in any case.
             let expired = self.queue.front().is_some_and(|queued| queued.message.expiry_left(now) == Some(0));
             let displaces = limits.overflow == Overflow::DropOldest && size <= limits.queue_bytes_max;
-            let (true, Some(front)) = (expired || displaces, self.queue.pop_front()) else {
+            if !expired && !displaces {
+                return Delivered::Dropped(DropCause::QueueFull);
+            }
+            let Some(front) = self.queue.pop_front() else {
                 return Delivered::Dropped(DropCause::QueueFull);
             };
             self.queue_bytes -= front.message.size();
@@ -576,7 +581,8 @@ impl Session {
         self.durable.as_deref_mut().filter(|_| id.get() >= crate::durable::FIRST_ID)
     }
 
-    /// PUBREC from the client; answers PUBREL [MQTT-4.3.3-4], with "packet identifier not found" when there is
+    /// PUBREC from the client; answers PUBREL at once and so in the order of the PUBRECs [MQTT-4.3.3-4] [MQTT-4.6.0-4],
+    /// with "packet identifier not found" when there is
     /// no such message. For a persisted message, says what has to be written down before.
     pub fn on_pubrec(&mut self, id: PacketId, reason: ReasonCode, outbox: &mut Outbox) -> PubRec {
         let Some(link) = self.link else { return PubRec::Answered };
@@ -635,7 +641,8 @@ impl Session {
         self.incoming.contains(id)
     }
 
-    /// Takes back what [`Self::on_publish_qos2`] noted: the message was refused.
+    /// Takes back what [`Self::on_publish_qos2`] noted: the message was refused, and the next one with its identifier is
+    /// a new one [MQTT-4.3.3-9].
     pub fn refuse_qos2(&mut self, id: PacketId) {
         self.incoming.release(id);
     }
@@ -645,7 +652,8 @@ impl Session {
         self.incoming.len()
     }
 
-    /// PUBREL from the client. The reason of the PUBCOMP that is to follow [MQTT-4.3.3-11], and whether the message is
+    /// PUBREL from the client. The reason of the PUBCOMP that is to follow [MQTT-4.3.3-11] and after which the identifier
+    /// is free [MQTT-4.3.3-12], and whether the message is
     /// in the log, so that this must be written down before.
     pub fn on_pubrel(&mut self, id: PacketId) -> (ReasonCode, bool) {
         let known = self.incoming.release(id);
@@ -780,7 +788,8 @@ fn write_publish(
     outbox: &mut Outbox,
 ) -> Delivered {
     let left = message.expiry_left(now);
-    // What was sent once is sent again even when its time is over: the exchange must complete [MQTT-4.3.3-7]. And what
+    // What was sent once is sent again even when its time is over: the exchange must complete [MQTT-4.3.3-7]
+    // [MQTT-4.3.3-13]. And what
     // does not wait at all is passed on even with an interval of 0.
     if left == Some(0) && !dup && now > message.received {
         return Delivered::Dropped(DropCause::Expired); // [MQTT-3.3.2-5]
@@ -811,7 +820,9 @@ fn write_ack(version: Version, kind: PacketType, id: PacketId, outbox: &mut Outb
     write_ack_reason(version, kind, id, ReasonCode::Success, outbox);
 }
 
-/// Writes PUBACK, PUBREC, PUBREL or PUBCOMP without properties.
+/// Writes PUBACK, PUBREC, PUBREL or PUBCOMP: without reason strings and user properties, so that it is never too large
+/// for its receiver [MQTT-3.4.2-2] [MQTT-3.4.2-3] [MQTT-3.5.2-2] [MQTT-3.5.2-3] [MQTT-3.6.2-2] [MQTT-3.6.2-3]
+/// [MQTT-3.7.2-2] [MQTT-3.7.2-3].
 pub fn write_ack_reason(
     version: Version,
     kind: PacketType,

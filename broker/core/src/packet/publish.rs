@@ -236,8 +236,8 @@ impl<'a> PublishProperties<'a> {
         all.subscription_identifiers()
     }
 
-    /// The properties that a server passes on, unaltered and in order `[MQTT-3.3.2-4]`, `[MQTT-3.3.2-15]` to
-    /// `[MQTT-3.3.2-20]`: all but the topic alias, which belongs to one connection `[MQTT-3.3.2-7]`, and
+    /// The properties that a server passes on, unaltered and in order `[MQTT-3.3.2-4]`, `[MQTT-3.3.2-15]`,
+    /// `[MQTT-3.3.2-16]`, `[MQTT-3.3.2-17]`, `[MQTT-3.3.2-18]`, `[MQTT-3.3.2-20]`: all but the topic alias, which belongs to one connection `[MQTT-3.3.2-7]`, and
     /// subscription identifiers, which belong to one subscriber.
     #[inline]
     pub fn forwardable(&self) -> Forwardable<'a> {
