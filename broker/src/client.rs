@@ -13,8 +13,8 @@ use broker_core::session::{self, Session, write_ack_reason};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::net::TcpStream;
 
-use crate::ordered::Ordered;
 use crate::metrics::Category;
+use crate::ordered::Ordered;
 use crate::persistence::Persistence;
 use crate::replay::Replay;
 
@@ -303,14 +303,15 @@ impl State {
 
     /// Whether nothing is half written: what is said now comes whole.
     pub fn is_between_packets(&self) -> bool {
-        self.connection.as_ref().is_some_and(|connection| connection.pending.left() == 0 && !connection.writing)
+        self.connection
+            .as_ref()
+            .is_some_and(|connection| connection.pending.left() == 0 && !connection.writing)
     }
 
     /// More waits for this client than it should; whoever publishes to it should wait too.
     pub fn congested(&self, now: Millis) -> bool {
         let Some(connection) = &self.connection else { return false };
-        let waiting =
-            self.backlog() > OUTBOX_HIGH_BYTES || self.session.queued() > QUEUE_HIGH_MESSAGES;
+        let waiting = self.backlog() > OUTBOX_HIGH_BYTES || self.session.queued() > QUEUE_HIGH_MESSAGES;
         waiting && now.since(connection.progress) < STALL_MS
     }
 

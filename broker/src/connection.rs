@@ -73,7 +73,8 @@ pub async fn run(broker: Arc<Broker>, socket: TcpStream, peer: SocketAddr, mut s
         _ = stop.wait_for(|stop| *stop) => return,
     };
     drop(stop);
-    let Some(Established { opened, version, problem_information, packet_size_max, rest }) = established else {
+    let Some(Established { opened, version, problem_information, packet_size_max, rest }) = established
+    else {
         return;
     };
     publish_left(&broker, &opened.left);

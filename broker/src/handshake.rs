@@ -228,11 +228,15 @@ fn connack(
     let mut more = PropertiesBuilder::new();
     if connect.version.is_v5() {
         let assigned = connect.client_id.is_empty().then_some(client);
-        describe(limits, [
-            expiry.map(Property::SessionExpiryInterval),
-            assigned.map(Property::AssignedClientIdentifier), // [MQTT-3.1.3-7] [MQTT-3.2.2-16]
-            keep_alive.map(Property::ServerKeepAlive),
-        ], &mut said);
+        describe(
+            limits,
+            [
+                expiry.map(Property::SessionExpiryInterval),
+                assigned.map(Property::AssignedClientIdentifier), // [MQTT-3.1.3-7] [MQTT-3.2.2-16]
+                keep_alive.map(Property::ServerKeepAlive),
+            ],
+            &mut said,
+        );
         more.put_all(said.properties());
         if connect.properties.request_response_information() == Some(true) {
             respond_below(client, &mut more); // only where it was asked for [MQTT-3.1.2-28]

@@ -111,7 +111,8 @@ impl Limits {
         let mut limits = Self::of_profile(resource.spec.memory_profile);
         let handling = resource.spec.high_priority_messages_backpressure_handling;
         limits.high_priority_passes = handling == HighPriority::Accept;
-        if let Some(clients) = resource.spec.advanced.as_ref().and_then(|advanced| advanced.clients.as_ref()) {
+        if let Some(clients) = resource.spec.advanced.as_ref().and_then(|advanced| advanced.clients.as_ref())
+        {
             limits.narrow(clients);
         }
         limits.set(&resource.meta.settings.broker);
@@ -227,6 +228,8 @@ mod tests {
         let sizes = [Tiny, Low, Medium, High].map(Limits::of_profile);
         assert!(sizes.is_sorted_by(|a, b| a.packet_size_max < b.packet_size_max));
         assert!(sizes.is_sorted_by(|a, b| a.memory_bytes_max < b.memory_bytes_max));
-        assert!(sizes.iter().all(|limits| limits.session.outbox_bytes_max > crate::client::OUTBOX_HIGH_BYTES));
+        assert!(
+            sizes.iter().all(|limits| limits.session.outbox_bytes_max > crate::client::OUTBOX_HIGH_BYTES)
+        );
     }
 }

@@ -340,3 +340,28 @@ fn describe() {
         "Time a message spent in a graph"
     );
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_only_so_many_categories() {
+        let metrics = Metrics::new();
+        let named = (0..1500).filter(|n| metrics.category(&format!("category {n}")).is_some()).count();
+        assert_eq!(named + 1, CATEGORIES_MAX, "the common one is one of them");
+        assert!(metrics.category("category 3").is_some(), "one that is known stays");
+        assert!(metrics.category(UNCATEGORIZED).is_none());
+        metrics.category("category 3").unwrap().received.increment(2);
+        metrics.uncategorized.received.increment(3);
+        assert_eq!(metrics.sum(|category| &category.received), 5);
+    }
+
+    #[test]
+    fn long_names_are_cut_between_characters() {
+        let metrics = Metrics::new();
+        let long = "ä".repeat(CATEGORY_CHARS_MAX + 5);
+        metrics.category(&long).unwrap().sent.increment(1);
+        assert_eq!(metrics.category(&"ä".repeat(CATEGORY_CHARS_MAX)).unwrap().sent.get(), 1);
+    }
+}

@@ -56,7 +56,8 @@ impl State {
 
     fn takes_one_retained(&self, qos: QoS, limits: &session::Limits) -> bool {
         let session = &self.session;
-        let room = qos == QoS::AtMostOnce || (session.queued() == 0 && session.has_room(limits, &self.outbox));
+        let room =
+            qos == QoS::AtMostOnce || (session.queued() == 0 && session.has_room(limits, &self.outbox));
         room && session.link().is_some() && self.backlog() < OUTBOX_LOW_BYTES
     }
 }

@@ -137,8 +137,7 @@ impl Figures {
             return;
         }
         let name = format!("$SYS/broker/{topic}");
-        let mut message =
-            Message::new(Bytes::from(name), Bytes::new(), Bytes::from(value.clone()), turn.now);
+        let mut message = Message::new(Bytes::from(name), Bytes::new(), Bytes::from(value.clone()), turn.now);
         message.qos = QoS::AtMostOnce;
         message.retain = true;
         turn.publish(&mut Publication::of(&Arc::new(message)));

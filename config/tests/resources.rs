@@ -539,10 +539,8 @@ spec:
     frontend: {replicas: 1}
     backendChain: {partitions: 1, redundancyFactor: 2}
 ",
-        &[
-            "t.yaml:6:3: note: `spec.persistence` is accepted, but not yet in effect: everything is \
-             kept in memory only",
-        ],
+        &["t.yaml:6:3: note: `spec.persistence` is accepted, but not yet in effect: everything is \
+             kept in memory only"],
     );
     check(
         "\

@@ -55,7 +55,8 @@ pub fn carry_out(name: &str, text: &str, addr: SocketAddr) {
             }
             _ if what == "closed" => {
                 let client = clients.remove(who).unwrap_or_else(|| panic!("{place}: who is that?"));
-                let said: Vec<String> = client.closed().iter().map(|packet| format!("{packet:02x?}")).collect();
+                let said: Vec<String> =
+                    client.closed().iter().map(|packet| format!("{packet:02x?}")).collect();
                 assert!(said.is_empty(), "{place}: it said {said:?}");
             }
             _ => {
@@ -78,7 +79,8 @@ pub fn carry_out(name: &str, text: &str, addr: SocketAddr) {
 
 /// Whether a packet says what is wanted: word by word, `*` for any value, `…` at the end for any more words.
 fn is_as(said: &str, wanted: &str) -> bool {
-    let told = |word: &&str| !UNTOLD.iter().any(|untold| word.starts_with(untold) && !wanted.contains(untold));
+    let told =
+        |word: &&str| !UNTOLD.iter().any(|untold| word.starts_with(untold) && !wanted.contains(untold));
     let mut said = said.split(' ').filter(told);
     for word in wanted.split(' ') {
         if word == "…" {

@@ -37,7 +37,8 @@ struct Places {
 fn every_statement_that_binds_a_server_is_honoured_and_proved() {
     let statements = statements();
     let mut places = Places::default();
-    for folder in ["broker/core/src", "broker/src", "broker/core/tests", "tests/tests", "tests/conversations"] {
+    for folder in ["broker/core/src", "broker/src", "broker/core/tests", "tests/tests", "tests/conversations"]
+    {
         for file in files(&repository().join(folder)) {
             places.look(&file);
         }
@@ -83,7 +84,8 @@ impl Statement {
 fn statements() -> Vec<Statement> {
     let mut all = Vec::new();
     for (version, file) in [(Version::V5, "mqtt-5.0.txt"), (Version::V311, "mqtt-3.1.1.txt")] {
-        let text = std::fs::read_to_string(repository().join("docs/conformance").join(file)).expect("the statements");
+        let text = std::fs::read_to_string(repository().join("docs/conformance").join(file))
+            .expect("the statements");
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let words = if version == Version::V5 { 3 } else { 4 };
             let fields: Vec<&str> = line.splitn(words, ' ').collect();
@@ -164,7 +166,8 @@ fn tags(line: &str) -> Vec<Tag> {
 
 /// What proves something there: the test, by its file and its name.
 fn place(name: &str, lines: &[&str], at: usize) -> String {
-    let named = |line: &&&str| line.trim_start().starts_with("fn ") || line.trim_start().starts_with("pub fn ");
+    let named =
+        |line: &&&str| line.trim_start().starts_with("fn ") || line.trim_start().starts_with("pub fn ");
     let documents = lines[at].trim_start().starts_with("///");
     let function = match documents {
         true => lines[at..].iter().find(named),
@@ -187,14 +190,20 @@ fn page(statements: &[Statement], places: &Places) -> String {
     for (version, title) in [(Version::V5, "MQTT 5.0"), (Version::V311, "MQTT 3.1.1")] {
         let _ = writeln!(page, "\n## {title}\n\n| Statement | | Tests | Code |\n|---|---|---|---|");
         for statement in statements.iter().filter(|statement| statement.tag.0 == version) {
-            let list = |places: BTreeSet<&str>| places.into_iter().map(short).collect::<Vec<_>>().join("<br>");
+            let list =
+                |places: BTreeSet<&str>| places.into_iter().map(short).collect::<Vec<_>>().join("<br>");
             let (tests, code) = match statement.side.as_str() {
                 "client" => ("binds clients only".to_owned(), String::new()),
-                "unused" => ("binds servers that lack something ours has, or the network".to_owned(), String::new()),
-                "absent" => ("binds servers that have something ours does not have yet".to_owned(), String::new()),
+                "unused" => {
+                    ("binds servers that lack something ours has, or the network".to_owned(), String::new())
+                }
+                "absent" => {
+                    ("binds servers that have something ours does not have yet".to_owned(), String::new())
+                }
                 _ => (list(statement.of(&places.tests)), list(statement.of(&places.code))),
             };
-            let same = statement.same.as_ref().map_or(String::new(), |(_, number)| format!(" (5.0: {number})"));
+            let same =
+                statement.same.as_ref().map_or(String::new(), |(_, number)| format!(" (5.0: {number})"));
             let (number, text) = (&statement.tag.1, &statement.text);
             let _ = writeln!(page, "| MQTT-{number} | {text}{same} | {tests} | {code} |");
         }

@@ -6,7 +6,9 @@ use std::path::Path;
 
 use forebay_tests::conversation::carry_out;
 use forebay_tests::forebay::{Forebay, Serve};
-use forebay_tests::mqtt::{Client, Connect, PINGRESP, PUBACK, PUBLISH, PUBREC, PUBREL, packet, text, user_property};
+use forebay_tests::mqtt::{
+    Client, Connect, PINGRESP, PUBACK, PUBLISH, PUBREC, PUBREL, packet, text, user_property,
+};
 use forebay_tests::wait;
 use tempfile::TempDir;
 
@@ -190,7 +192,8 @@ fn a_queue_has_a_limit_in_bytes() {
 
 #[test]
 fn topics_have_no_more_levels_and_packets_no_more_user_properties_than_allowed() {
-    let (broker, _folder) = broker(&[("topic-levels", "3"), ("user-properties", "2"), ("topic-aliases", "1")], "");
+    let (broker, _folder) =
+        broker(&[("topic-levels", "3"), ("user-properties", "2"), ("topic-aliases", "1")], "");
     carry_out(
         "levels and properties",
         "a> CONNECT v5 a clean tam=9\na< CONNACK 00 tam=1\na> SUBSCRIBE 1 +/+/+=1\na< SUBACK 1 01\n\
@@ -409,8 +412,10 @@ fn idle_connections_cost_little_and_are_all_there() {
     let many = std::env::var("IDLE_CONNECTIONS").ok().and_then(|text| text.parse().ok()).unwrap_or(400);
     let (broker, _folder) = broker(&[], "");
     let resident = || {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", broker.process.id())).expect("a process");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory").to_owned();
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", broker.process.id())).expect("a process");
+        let line =
+            status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory").to_owned();
         line.trim().trim_end_matches(" kB").trim().parse::<usize>().expect("a number") * 1024
     };
     let before = resident();

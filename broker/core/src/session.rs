@@ -336,7 +336,9 @@ impl Session {
         let mut orphans: Vec<Orphan> = under_way.collect();
         self.queue_bytes = 0;
         let waiting = std::mem::take(&mut self.queue).into_iter();
-        orphans.extend(waiting.filter_map(|queued| Some(Orphan { share: queued.share?, message: queued.message })));
+        orphans.extend(
+            waiting.filter_map(|queued| Some(Orphan { share: queued.share?, message: queued.message })),
+        );
         orphans
     }
 
@@ -446,7 +448,9 @@ impl Session {
     ) -> Delivered {
         let size = message.size();
         let mut shed = Shed::default();
-        while self.queue.len() >= limits.queue_messages_max || self.queue_bytes + size > limits.queue_bytes_max {
+        while self.queue.len() >= limits.queue_messages_max
+            || self.queue_bytes + size > limits.queue_bytes_max
+        {
             // One whose time is over [MQTT-3.3.2-5] gives way in any case.
             let expired = self.queue.front().is_some_and(|queued| queued.message.expiry_left(now) == Some(0));
             let displaces = limits.overflow == Overflow::DropOldest && size <= limits.queue_bytes_max;

@@ -5,12 +5,18 @@ use std::sync::Arc;
 use broker_core::Millis;
 use broker_core::message::{Message, Publication};
 use broker_core::outbox::Outbox;
-use broker_core::packet::{self, Decoded, Limits as PacketLimits, Packet, PacketId, QoS, ReasonCode, Version};
+use broker_core::packet::{
+    self, Decoded, Limits as PacketLimits, Packet, PacketId, QoS, ReasonCode, Version,
+};
 use broker_core::session::{Delivered, Delivery, DropCause, Limits, Link, Overflow, Session};
 use bytes::Bytes;
 
-const LINK: Link =
-    Link { version: Version::V5, receive_maximum: 65_535, packet_size_max: usize::MAX, topic_alias_maximum: 0 };
+const LINK: Link = Link {
+    version: Version::V5,
+    receive_maximum: 65_535,
+    packet_size_max: usize::MAX,
+    topic_alias_maximum: 0,
+};
 
 /// A session with the socket that it writes to.
 struct Client {
@@ -64,8 +70,10 @@ impl Client {
                 Packet::Publish(publish) => {
                     let id = publish.packet_id.map_or(0, PacketId::get);
                     let dup = if publish.dup { " dup" } else { "" };
-                    let left = publish.properties.message_expiry.map_or(String::new(), |left| format!(" {left}s"));
-                    let alias = publish.properties.topic_alias.map_or(String::new(), |alias| format!(" ={alias}"));
+                    let left =
+                        publish.properties.message_expiry.map_or(String::new(), |left| format!(" {left}s"));
+                    let alias =
+                        publish.properties.topic_alias.map_or(String::new(), |alias| format!(" ={alias}"));
                     let topic = publish.topic;
                     format!("{topic} {} {id}{dup}{left}{alias}", String::from_utf8_lossy(publish.payload))
                 }
@@ -79,9 +87,8 @@ impl Client {
 }
 
 fn message(payload: &str, qos: QoS, expiry: Option<u32>, received: Millis) -> Arc<Message> {
-    let properties = expiry.map_or(Bytes::new(), |seconds| {
-        Bytes::from([&[2][..], &seconds.to_be_bytes()].concat())
-    });
+    let properties =
+        expiry.map_or(Bytes::new(), |seconds| Bytes::from([&[2][..], &seconds.to_be_bytes()].concat()));
     let payload = Bytes::copy_from_slice(payload.as_bytes());
     let mut message = Message::new(Bytes::from_static(b"topic/of/all"), properties, payload, received);
     message.expiry = expiry;
@@ -102,7 +109,10 @@ fn the_time_that_is_left_is_counted_down_in_the_queue() {
     client.close();
     for seconds in [1, 5, 9] {
         let text = seconds.to_string();
-        assert_eq!(client.deliver(&message(&text, QoS::AtLeastOnce, Some(seconds), Millis(0))), Delivered::Queued);
+        assert_eq!(
+            client.deliver(&message(&text, QoS::AtLeastOnce, Some(seconds), Millis(0))),
+            Delivered::Queued
+        );
     }
     client.now = Millis(4_999);
     assert_eq!(client.open(LINK).said(), ["topic/of/all 5 2 1s", "topic/of/all 9 3 5s"]);
@@ -178,7 +188,10 @@ fn a_full_queue_drops_as_it_is_told_and_what_has_expired_first() {
         match client.deliver(&one("d")) {
             Delivered::Displaced(shed) => assert_eq!((overflow, shed.oldest), (Overflow::DropOldest, 1)),
             other => {
-                assert_eq!((overflow, other), (Overflow::DropNewest, Delivered::Dropped(DropCause::QueueFull)));
+                assert_eq!(
+                    (overflow, other),
+                    (Overflow::DropNewest, Delivered::Dropped(DropCause::QueueFull))
+                );
             }
         }
         let said = client.open(LINK).said();

@@ -164,12 +164,14 @@ fn connect(words: &[&str]) -> Result<Packet, String> {
             Some(("pass", value)) => password = Some(plain(value)),
             Some(("will", will)) => {
                 let mut parts = will.split(',');
-                let (topic, message) = parts.next().and_then(|it| it.split_once(':')).ok_or("will=TOPIC:PAYLOAD")?;
+                let (topic, message) =
+                    parts.next().and_then(|it| it.split_once(':')).ok_or("will=TOPIC:PAYLOAD")?;
                 flags |= 0x04;
                 for part in parts {
                     flags |= if part == "retain" { 0x20 } else { number::<u8>(part)? << 3 };
                 }
-                payload.extend([will_properties.clone(), text(&plain(topic)), text(&plain(message))].concat());
+                payload
+                    .extend([will_properties.clone(), text(&plain(topic)), text(&plain(message))].concat());
             }
             _ => return Err(format!("{word} is nothing that CONNECT says")),
         }

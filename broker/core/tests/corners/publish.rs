@@ -72,7 +72,13 @@ fn topics() -> Vec<Corner> {
     // A stray byte, a cut-off sequence, U+0000 in two bytes, a surrogate, above U+10FFFF.
     for topic in [&b"\xff"[..], b"a\xc3", b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80"] {
         corners.push(bad("3.1.1 [MQTT-1.5.3-1] a topic that is not UTF-8", V3, Client, v3(topic), Malformed));
-        corners.push(bad("[MQTT-3.3.2-1] [MQTT-1.5.4-1] a topic that is not UTF-8", V5, Client, v5(topic), Malformed));
+        corners.push(bad(
+            "[MQTT-3.3.2-1] [MQTT-1.5.4-1] a topic that is not UTF-8",
+            V5,
+            Client,
+            v5(topic),
+            Malformed,
+        ));
     }
     corners
 }
