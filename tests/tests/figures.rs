@@ -149,7 +149,7 @@ fn wills_and_sessions_are_counted() {
     let (broker, _resources) = broker("0s");
     let will = Will { topic: "will", payload: b"123456", qos: 0, retain: false };
     let with_will = Client::connect(broker.addr, &Connect::v5("a").will(will));
-    let _kept = Client::connect(broker.addr, &Connect::v5("b").resume().session_expiry(100)).is_gone();
+    Client::connect(broker.addr, &Connect::v5("b").resume().session_expiry(100)).is_gone();
     broker.wait_metric("aio_broker_store_will_messages", &[], 1.0);
     assert_eq!(broker.metric("aio_broker_store_will_bytes", &[]), 10.0);
     assert_eq!(broker.metric("aio_broker_connected_sessions", &[]), 1.0);

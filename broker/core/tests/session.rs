@@ -1,4 +1,5 @@
 //! Sessions under a clock that is moved by hand: what is sent, what waits, what is sent again, what is given up.
+#![allow(clippy::unwrap_used, clippy::panic)] // in the helpers, too
 
 use std::sync::Arc;
 
