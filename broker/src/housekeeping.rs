@@ -10,6 +10,7 @@ use broker_core::session::Orphan;
 
 use crate::broker::Broker;
 use crate::client::Client;
+use crate::metrics::Metrics;
 use crate::turn::Turn;
 use crate::{clock, persistence};
 
@@ -18,11 +19,13 @@ pub async fn run(broker: Arc<Broker>) {
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut count = 0u64;
+    let mut rates = Rates::default();
     loop {
         ticks.tick().await;
         count += 1;
         let now = clock::monotonic();
         look(&broker, now);
+        rates.show(&broker.metrics, now);
         if let Some(persistence) = broker.persistence() {
             persistence.show();
             persistence.feed_graphs();
@@ -35,15 +38,34 @@ pub async fn run(broker: Arc<Broker>) {
     }
 }
 
+/// PUBLISH packets a second.
+#[derive(Default)]
+struct Rates {
+    last: Millis,
+    received: u64,
+    sent: u64,
+}
+
+impl Rates {
+    fn show(&mut self, metrics: &Metrics, now: Millis) {
+        let (received, sent) = (metrics.sum(|all| &all.received), metrics.sum(|all| &all.sent));
+        let seconds = now.since(self.last).max(1) as f64 / 1000.0;
+        metrics.received_per_second.set((received - self.received) as f64 / seconds);
+        metrics.sent_per_second.set((sent - self.sent) as f64 / seconds);
+        *self = Self { last: now, received, sent };
+    }
+}
+
 fn look(broker: &Broker, now: Millis) {
     let mut found = Found::default();
     for client in broker.clients() {
         look_at(broker, &client, now, &mut found);
     }
     let metrics = &broker.metrics;
-    metrics.will_messages.set(found.wills_kept as f64);
-    metrics.will_bytes.set(found.will_bytes as f64);
-    metrics.memory_bytes.set(broker.memory_bytes() as f64);
+    found.show(metrics);
+    let used = broker.memory_bytes() as f64;
+    metrics.memory_bytes.set(used);
+    metrics.memory_used.set(100.0 * used / broker.limits.memory_bytes_max as f64);
     if found.wills.is_empty() && found.orphans.is_empty() {
         return;
     }
@@ -65,6 +87,23 @@ struct Found {
     /// Wills that are not due.
     wills_kept: usize,
     will_bytes: usize,
+    /// Sessions before v5, and of it.
+    versions: [usize; 2],
+    /// Sessions in memory only, and on disk.
+    kept: [usize; 2],
+}
+
+impl Found {
+    fn show(&self, metrics: &Metrics) {
+        metrics.will_messages.set(self.wills_kept as f64);
+        metrics.will_bytes.set(self.will_bytes as f64);
+        for (gauge, sessions) in metrics.sessions_by_version.iter().zip(self.versions) {
+            gauge.set(sessions as f64);
+        }
+        for (gauge, sessions) in metrics.sessions_by_persistence.iter().zip(self.kept) {
+            gauge.set(sessions as f64);
+        }
+    }
 }
 
 fn look_at(broker: &Broker, client: &Arc<Client>, now: Millis, found: &mut Found) {
@@ -72,6 +111,8 @@ fn look_at(broker: &Broker, client: &Arc<Client>, now: Millis, found: &mut Found
     if !state.congested(now) {
         state.release();
     }
+    found.versions[usize::from(state.session.version().is_v5())] += 1;
+    found.kept[usize::from(state.session.is_durable())] += 1;
     if let Some(will) = &state.session.will {
         found.wills_kept += 1;
         found.will_bytes += will.message.size();

@@ -114,6 +114,16 @@ pub struct Metrics {
     pub connected_sessions: Gauge,
     /// Sessions, connected or not.
     pub total_sessions: Gauge,
+    /// The same by protocol version, v3 and v5.
+    pub sessions_by_version: [Gauge; 2],
+    /// The same by whether they are kept on disk, no and yes.
+    pub sessions_by_persistence: [Gauge; 2],
+    /// How much of the memory for messages is used, in per cent.
+    pub memory_used: Gauge,
+    /// PUBLISH packets taken in the last second.
+    pub received_per_second: Gauge,
+    /// PUBLISH packets passed on in the last second.
+    pub sent_per_second: Gauge,
     /// Subscriptions, of clients and graphs.
     pub total_subscriptions: Gauge,
     /// Retained messages.
@@ -153,7 +163,14 @@ impl Metrics {
             sessions_expired: Tally::new(counter!("forebay_sessions_expired_total")),
             backpressure: Tally::new(counter!("aio_broker_backpressure_packets_rejected")),
             connected_sessions: gauge!("aio_broker_connected_sessions"),
-            total_sessions: gauge!("aio_broker_total_sessions"),
+            total_sessions: gauge!("forebay_sessions"),
+            sessions_by_version: ["v3", "v5"]
+                .map(|version| gauge!("aio_broker_total_sessions", "mqtt_version" => version)),
+            sessions_by_persistence: ["false", "true"]
+                .map(|kept| gauge!("aio_broker_store_total_sessions", "is_persistent" => kept)),
+            memory_used: gauge!("aio_broker_buffer_pool_used_percent", "name" => "messages"),
+            received_per_second: gauge!("aio_broker_publishes_received_per_second"),
+            sent_per_second: gauge!("aio_broker_publishes_sent_per_second"),
             total_subscriptions: gauge!("aio_broker_total_subscriptions"),
             retained_messages: gauge!("aio_broker_store_retained_messages"),
             retained_bytes: gauge!("aio_broker_store_retained_bytes"),
@@ -271,7 +288,12 @@ fn describe() {
         "Sessions that ended because their time without a connection was over"
     );
     describe_gauge!("aio_broker_connected_sessions", "Sessions with a connection");
-    describe_gauge!("aio_broker_total_sessions", "Sessions, with or without a connection");
+    describe_gauge!("forebay_sessions", "Sessions, with or without a connection");
+    describe_gauge!("aio_broker_total_sessions", "Sessions, with or without a connection, by version");
+    describe_gauge!("aio_broker_store_total_sessions", "Sessions, by whether they are kept on disk");
+    describe_gauge!("aio_broker_buffer_pool_used_percent", "How much of the memory for messages is used");
+    describe_gauge!("aio_broker_publishes_received_per_second", "PUBLISH packets taken in the last second");
+    describe_gauge!("aio_broker_publishes_sent_per_second", "PUBLISH packets passed on in the last second");
     describe_gauge!("aio_broker_total_subscriptions", "Subscriptions of clients and graphs");
     describe_gauge!("aio_broker_store_retained_messages", "Retained messages");
     describe_gauge!("aio_broker_store_retained_bytes", "Bytes of retained messages");

@@ -45,6 +45,8 @@ pub struct Target {
     pub qos: QoS,
     /// Every matching subscription refuses the client's own messages.
     pub no_local: bool,
+    /// How it takes its own messages, where some of its subscriptions refuse them [MQTT-3.8.3-3].
+    pub own: Option<Box<Own>>,
     /// Keep the retain flag.
     pub retain_as_published: bool,
     /// Identifiers of all matching subscriptions [MQTT-3.3.4-4].
@@ -55,6 +57,17 @@ pub struct Target {
     pub persisted: bool,
     /// The share it is a member of, as `group/filter`.
     pub share: Option<Arc<str>>,
+}
+
+/// What a client takes its own messages with: those of its subscriptions that do not refuse them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Own {
+    /// The highest QoS asked for.
+    pub qos: QoS,
+    /// Keep the retain flag.
+    pub retain_as_published: bool,
+    /// Identifiers of these subscriptions.
+    pub identifiers: Box<[u32]>,
 }
 
 /// A shared subscription: one member gets each message.
@@ -151,6 +164,7 @@ fn target(client: &Arc<Client>, m: &Match<'_, Subscriber>) -> Target {
         client: Arc::clone(client),
         qos: m.options.qos,
         no_local: m.options.no_local,
+        own: None,
         retain_as_published: m.options.retain_as_published,
         identifiers: m.options.identifier.into_iter().collect(),
         ordered: None,
@@ -160,14 +174,45 @@ fn target(client: &Arc<Client>, m: &Match<'_, Subscriber>) -> Target {
 }
 
 fn merge(target: &mut Target, m: &Match<'_, Subscriber>) {
+    merge_own(target, m);
     target.qos = target.qos.max(m.options.qos);
     target.no_local &= m.options.no_local;
     target.retain_as_published |= m.options.retain_as_published;
     target.persisted |= m.options.persisted;
-    if let Some(identifier) = m.options.identifier {
-        let mut all = std::mem::take(&mut target.identifiers).into_vec();
+    add(&mut target.identifiers, m.options.identifier);
+}
+
+/// Keeps apart what the client takes its own messages with, once its subscriptions do not agree on them.
+fn merge_own(target: &mut Target, m: &Match<'_, Subscriber>) {
+    match (&mut target.own, m.options.no_local) {
+        (Some(own), false) => {
+            own.qos = own.qos.max(m.options.qos);
+            own.retain_as_published |= m.options.retain_as_published;
+            add(&mut own.identifiers, m.options.identifier);
+        }
+        (None, false) if target.no_local => {
+            target.own = Some(Box::new(Own {
+                qos: m.options.qos,
+                retain_as_published: m.options.retain_as_published,
+                identifiers: m.options.identifier.into_iter().collect(),
+            }));
+        }
+        (None, true) if !target.no_local => {
+            target.own = Some(Box::new(Own {
+                qos: target.qos,
+                retain_as_published: target.retain_as_published,
+                identifiers: target.identifiers.clone(),
+            }));
+        }
+        _ => {}
+    }
+}
+
+fn add(identifiers: &mut Box<[u32]>, identifier: Option<u32>) {
+    if let Some(identifier) = identifier {
+        let mut all = std::mem::take(identifiers).into_vec();
         all.push(identifier);
-        target.identifiers = all.into();
+        *identifiers = all.into();
     }
 }
 

@@ -421,6 +421,13 @@ impl<'a> Turn<'a> {
         if let Some(ordered) = &target.ordered {
             return self.arrange(ordered, Held { message: publication.owned(), retained: false });
         }
+        if let Some(own) = &target.own
+            && target.client.id() == publication.publisher
+        {
+            let retain = own.retain_as_published && publication.retain;
+            let how = Delivery { qos: own.qos, retain, identifiers: &own.identifiers, share: None };
+            return self.hand(&target.client, publication, shared, how);
+        }
         let how = Delivery {
             qos: target.qos,
             // The flag of a message that is passed on is 0 unless asked otherwise [MQTT-3.3.1-12] [MQTT-3.3.1-13].

@@ -52,7 +52,8 @@ fn rumqttc_of_5_gets_what_it_publishes_at_every_qos() {
     let broker = Serve::new().start();
     let mut options = MqttOptions::new("rumqttc-5", broker.addr.ip().to_string(), broker.addr.port());
     options.set_keep_alive(Duration::from_secs(30)).set_clean_start(true);
-    options.set_connect_properties(ConnectProperties { receive_maximum: Some(10), ..ConnectProperties::new() });
+    options
+        .set_connect_properties(ConnectProperties { receive_maximum: Some(10), ..ConnectProperties::new() });
     let (client, mut connection) = Client::new(options, 10);
     client.subscribe("rumqttc/#", QoS::ExactlyOnce).expect("it is queued");
     let mut next = || loop {
@@ -77,6 +78,9 @@ fn rumqttc_of_5_gets_what_it_publishes_at_every_qos() {
         assert_eq!((&message.topic[..], message.qos), (&b"rumqttc/five"[..], qos));
         assert_eq!(message.payload, payload);
         let got = message.properties.expect("properties came with it");
-        assert_eq!((got.user_properties, got.content_type), (properties.user_properties, properties.content_type));
+        assert_eq!(
+            (got.user_properties, got.content_type),
+            (properties.user_properties, properties.content_type)
+        );
     }
 }

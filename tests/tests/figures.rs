@@ -153,7 +153,10 @@ fn wills_and_sessions_are_counted() {
     broker.wait_metric("aio_broker_store_will_messages", &[], 1.0);
     assert_eq!(broker.metric("aio_broker_store_will_bytes", &[]), 10.0);
     assert_eq!(broker.metric("aio_broker_connected_sessions", &[]), 1.0);
-    assert_eq!(broker.metric("aio_broker_total_sessions", &[]), 2.0);
+    broker.wait_metric("aio_broker_total_sessions", &["v5"], 2.0);
+    broker.wait_metric("aio_broker_store_total_sessions", &["false"], 2.0);
+    Client::connect(broker.addr, &Connect::v4("c").resume()).is_gone();
+    broker.wait_metric("aio_broker_total_sessions", &["v3"], 1.0);
     with_will.disconnect();
     wait::until("the will is gone", || match broker.metric("aio_broker_store_will_messages", &[]) {
         0.0 => Ok(()),

@@ -222,6 +222,19 @@ fn a_client_that_says_nothing_for_one_and_a_half_keep_alives_is_let_go() {
     );
 }
 
+/// [MQTT-3.1.3-5] and longer ones: every field may have what its length can say.
+#[test]
+fn the_longest_connect_is_taken() {
+    let broker = broker();
+    let long = "x".repeat(65_535);
+    let will = Will { topic: "gone/long", payload: &[b'w'; 65_535], qos: 0, retain: false };
+    let mut watcher = Client::connect(broker.addr, &Connect::v5("watcher"));
+    watcher.subscribe("gone/long", 0);
+    let connect = Connect::v5(&long).will(will).property(&mqtt::user_property("k", &long));
+    Client::connect(broker.addr, &connect).is_gone();
+    assert_eq!(watcher.receive().payload, [b'w'; 65_535]);
+}
+
 #[test]
 fn a_second_connection_with_the_same_identifier_takes_the_session_over() {
     let broker = broker();

@@ -200,6 +200,8 @@ pub struct Session {
     queue: VecDeque<Queued>,
     queue_bytes: usize,
     link: Option<Link>,
+    /// The version that its last connection spoke.
+    version: Version,
     /// Topic aliases of this connection.
     aliases: Aliases,
     /// What is under way from an earlier connection and not sent again on this one, in its order.
@@ -226,6 +228,7 @@ impl Session {
             queue: VecDeque::new(),
             queue_bytes: 0,
             link: None,
+            version: Version::V5,
             aliases: Aliases::default(),
             resend: VecDeque::new(),
             durable: None,
@@ -248,6 +251,11 @@ impl Session {
     /// The connection that carries it.
     pub fn link(&self) -> Option<&Link> {
         self.link.as_ref()
+    }
+
+    /// The version that its connection speaks, or its last one spoke.
+    pub fn version(&self) -> Version {
+        self.version
     }
 
     /// Messages that wait, in the queue.
@@ -299,6 +307,7 @@ impl Session {
     /// duplicate [MQTT-4.4.0-1] [MQTT-4.6.0-1] [MQTT-3.3.1-1], as far as the client takes more, then what waited.
     pub fn open(&mut self, link: Link, now: Millis, limits: &Limits, outbox: &mut Outbox) -> Pumped {
         self.link = Some(link);
+        self.version = link.version;
         self.closed = None;
         self.aliases = Aliases::new(link.topic_alias_maximum); // [MQTT-3.3.2-7]
         self.resend = self.outgoing.iter().map(|(id, _)| id).collect();
