@@ -532,15 +532,37 @@ apiVersion: mqttbroker.iotoperations.azure.com/v1
 kind: Broker
 metadata:
   name: default
+  annotations:
+    forebay.dev/message-memory: 64MiB
 spec:
-  persistence:
-    maxSize: 10GiB
+  memoryProfile: Low
   cardinality:
     frontend: {replicas: 1}
     backendChain: {partitions: 1, redundancyFactor: 2}
 ",
-        &["t.yaml:6:3: note: `spec.persistence` is accepted, but not yet in effect: everything is \
-             kept in memory only"],
+        &["t.yaml:9:3: note: `spec.cardinality` is accepted, but not yet in effect: one process serves \
+           everything"],
+    );
+    check(
+        "\
+apiVersion: mqttbroker.iotoperations.azure.com/v1
+kind: Broker
+metadata:
+  name: default
+  annotations:
+    forebay.dev/topic-level: \"5\"
+    forebay.dev/inflight-messages: \"0\"
+    forebay.dev/topic-aliases: \"65536\"
+spec: {}
+",
+        &[
+            "t.yaml:6:5: error: unknown annotation `forebay.dev/topic-level` for Broker, did you mean \
+             `forebay.dev/topic-levels`?",
+            "t.yaml:7:36: error: `metadata.annotations[\"forebay.dev/inflight-messages\"]` is `0`, but must be from 1 to \
+             32767",
+            "t.yaml:8:32: error: `metadata.annotations[\"forebay.dev/topic-aliases\"]` is `65536`, but must be from 0 to \
+             65535",
+        ],
     );
     check(
         "\
