@@ -59,6 +59,7 @@ impl From<DecodeError> for End {
         metrics::packet_refused(match error.kind {
             ErrorKind::PacketTooLarge => "too-large",
             ErrorKind::Malformed => "malformed",
+            ErrorKind::TopicNameInvalid | ErrorKind::TopicFilterInvalid => "levels",
             _ => "protocol",
         });
         Self::Refused { reason: error.reason(), what: error.what }

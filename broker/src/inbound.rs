@@ -517,6 +517,7 @@ impl Peer {
             let mut state = self.client.lock();
             let known = state.session.subscriptions();
             if known.len() >= broker.limits.subscriptions_max && !known.contains_key(filter) {
+                broker.metrics.subscriptions_refused.increment(1);
                 return (ReasonCode::QuotaExceeded, None);
             }
             // Switched on, it stays on as long as the session lives (AIO.md §6).

@@ -126,6 +126,8 @@ pub struct Metrics {
     pub sent_per_second: Gauge,
     /// Subscriptions, of clients and graphs.
     pub total_subscriptions: Gauge,
+    /// Subscriptions that were one too many for their client.
+    pub subscriptions_refused: Counter,
     /// Retained messages.
     pub retained_messages: Gauge,
     /// Bytes of retained messages.
@@ -172,6 +174,7 @@ impl Metrics {
             received_per_second: gauge!("aio_broker_publishes_received_per_second"),
             sent_per_second: gauge!("aio_broker_publishes_sent_per_second"),
             total_subscriptions: gauge!("aio_broker_total_subscriptions"),
+            subscriptions_refused: counter!("forebay_subscriptions_refused_total"),
             retained_messages: gauge!("aio_broker_store_retained_messages"),
             retained_bytes: gauge!("aio_broker_store_retained_bytes"),
             retained_refused: counter!("forebay_retained_refused_total"),
@@ -278,6 +281,7 @@ fn describe() {
     describe_gauge!("aio_broker_store_will_messages", "Wills that may be published");
     describe_gauge!("aio_broker_store_will_bytes", "Bytes of wills that may be published");
     describe_gauge!("forebay_message_memory_bytes", "Bytes of messages in memory, other than retained ones");
+    describe_counter!("forebay_subscriptions_refused_total", "Subscriptions over a client's limit");
     describe_counter!("forebay_retained_refused_total", "Retained messages that were over a limit");
     describe_counter!("forebay_packets_received_total", "MQTT packets taken from clients");
     describe_counter!("forebay_packets_sent_total", "MQTT packets other than PUBLISH passed to clients");

@@ -211,6 +211,7 @@ fn topics_have_no_more_levels_and_packets_no_more_user_properties_than_allowed()
         broker.addr,
     );
     broker.wait_metric(REFUSED, &["user-properties"], 2.0);
+    broker.wait_metric(REFUSED, &["levels"], 2.0);
 }
 
 #[test]
@@ -225,6 +226,7 @@ fn a_client_has_no_more_subscriptions_than_allowed() {
          a> PUBLISH c 2 qos=1 id=2\na< PUBACK 2\na< nothing\na> PUBACK 1\na< PUBLISH c 2 qos=1 id=2\n",
         broker.addr,
     );
+    assert_eq!(broker.metric("forebay_subscriptions_refused", &[]), 2.0);
 }
 
 #[test]

@@ -33,7 +33,7 @@ pub fn sessions(data: &[u8]) {
     let limits = Limits {
         inflight_max: 4,
         queue_messages_max: 8,
-        overflow: if data.len() % 2 == 0 { Overflow::DropNewest } else { Overflow::DropOldest },
+        overflow: if data.len().is_multiple_of(2) { Overflow::DropNewest } else { Overflow::DropOldest },
         ..Limits::default()
     };
     let mut session = Session::new(1, "fuzz");
