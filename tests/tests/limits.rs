@@ -197,7 +197,7 @@ fn topics_have_no_more_levels_and_packets_no_more_user_properties_than_allowed()
     carry_out(
         "levels and properties",
         "a> CONNECT v5 a clean tam=9\na< CONNACK 00 tam=1\na> SUBSCRIBE 1 +/+/+=1\na< SUBACK 1 01\n\
-         a> PUBLISH a/b/c x\na< PUBLISH a/b/c x\n\
+         a> PUBLISH a/b/c x\na< PUBLISH a/b/c x alias=1\n\
          a> SUBSCRIBE 2 a/b/c/#=1\na< DISCONNECT 8f\na< closed\n\
          b> CONNECT v5 b clean\nb< CONNACK 00\nb> PUBLISH a/b/c/d x\nb< DISCONNECT 90\nb< closed\n\
          b> CONNECT v5 b clean will=a/b/c/d:x\nb< CONNACK 90\nb< closed\n\

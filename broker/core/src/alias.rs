@@ -3,7 +3,7 @@
 use foldhash::HashMap;
 
 /// Shorter topics are sent as they are: an alias would take as much room.
-const TOPIC_BYTES_MIN: usize = 8;
+const TOPIC_BYTES_MIN: usize = 4;
 /// Longer ones are not remembered: what a client makes us keep is bounded by this times its aliases.
 const TOPIC_BYTES_MAX: usize = 1024;
 
@@ -15,7 +15,8 @@ const TOPIC_BYTES_MAX: usize = 1024;
 pub struct Aliases {
     /// The highest one that may be used [MQTT-3.1.2-26] [MQTT-3.3.2-11]; 0 for none [MQTT-3.1.2-27].
     max: u16,
-    numbers: HashMap<Box<[u8]>, u16>,
+    /// Made when the first one is said: most connections have none, and are to cost nothing for it.
+    numbers: Option<Box<HashMap<Box<[u8]>, u16>>>,
 }
 
 /// How a topic is to be said.
@@ -32,7 +33,7 @@ pub enum Alias {
 impl Aliases {
     /// None yet, and at most `max`.
     pub fn new(max: u16) -> Self {
-        Self { max, numbers: HashMap::default() }
+        Self { max, numbers: None }
     }
 
     /// Whether there can be any.
@@ -45,19 +46,18 @@ impl Aliases {
         if self.max == 0 || !(TOPIC_BYTES_MIN..=TOPIC_BYTES_MAX).contains(&topic.len()) {
             return Alias::None;
         }
-        match self.numbers.get(topic) {
-            Some(number) => Alias::Known(*number),
-            None => match u16::try_from(self.numbers.len()) {
-                Ok(used) if used < self.max => Alias::New(used + 1),
-                _ => Alias::None,
-            },
+        let Some(numbers) = &self.numbers else { return Alias::New(1) };
+        match (numbers.get(topic), u16::try_from(numbers.len())) {
+            (Some(number), _) => Alias::Known(*number),
+            (None, Ok(used)) if used < self.max => Alias::New(used + 1),
+            _ => Alias::None,
         }
     }
 
     /// The packet that says `topic` together with its new alias is sent.
     pub fn said(&mut self, topic: &[u8], alias: Alias) {
         if let Alias::New(number) = alias {
-            self.numbers.insert(topic.into(), number);
+            self.numbers.get_or_insert_default().insert(topic.into(), number);
         }
     }
 }
@@ -77,7 +77,7 @@ mod tests {
             assert_eq!(aliases.of(topic), Alias::Known(number));
         }
         assert_eq!(aliases.of(topics[2]), Alias::None);
-        assert_eq!(Aliases::new(9).of(b"short"), Alias::None);
+        assert_eq!(Aliases::new(9).of(b"abc"), Alias::None);
         assert_eq!(Aliases::new(9).of(&[b'a'; 1025]), Alias::None);
         assert_eq!(Aliases::new(0).of(topics[0]), Alias::None);
     }
