@@ -54,6 +54,11 @@ impl Outgoing {
         self.live == 0
     }
 
+    /// The next identifier in turn is still in use: its message has to be acknowledged first.
+    pub fn is_full(&self) -> bool {
+        self.slots.len() >= usize::from(IDS)
+    }
+
     /// Takes a free packet identifier for `waiting` [MQTT-2.2.1-4] [MQTT-4.3.2-1] [MQTT-4.3.3-1]. `None` while the next one in turn is
     /// still in use.
     pub fn start(&mut self, waiting: Waiting) -> Option<PacketId> {

@@ -409,12 +409,15 @@ impl Session {
     /// Whether a QoS 1 or 2 message could be sent now: the client takes one more [MQTT-3.3.4-9] [MQTT-4.9.0-2], and
     /// nothing of an earlier connection comes first.
     pub fn has_room(&self, limits: &Limits, outbox: &Outbox) -> bool {
-        self.resend.is_empty() && self.may_send(limits, outbox)
+        self.resend.is_empty() && !self.outgoing.is_full() && self.may_send(limits, outbox)
     }
 
     /// Whether something waits that could be sent now.
     pub fn is_held_back(&self, limits: &Limits, outbox: &Outbox) -> bool {
-        (!self.queue.is_empty() || !self.resend.is_empty()) && self.may_send(limits, outbox)
+        match self.resend.is_empty() {
+            true => !self.queue.is_empty() && self.has_room(limits, outbox),
+            false => self.may_send(limits, outbox),
+        }
     }
 
     fn may_send(&self, limits: &Limits, outbox: &Outbox) -> bool {

@@ -155,6 +155,23 @@ fn what_is_sent_again_keeps_to_the_receive_maximum_of_the_new_connection() {
     assert_eq!(said, ["topic/of/all e 5"]);
 }
 
+/// One that is never acknowledged keeps its identifier, and in the end those behind it wait for it.
+#[test]
+fn a_message_that_is_never_acknowledged_holds_its_own_session_up_and_nothing_spins() {
+    let mut client = Client::new(Limits::default());
+    client.open(LINK);
+    assert_eq!(client.deliver(&one("never")), Delivered::Sent);
+    for id in 2..=32_767 {
+        assert_eq!(client.deliver(&one("x")), Delivered::Sent);
+        client.puback(id);
+    }
+    assert_eq!(client.deliver(&one("waits")), Delivered::Queued);
+    assert!(!client.session.is_held_back(&client.limits, &client.outbox), "there is nothing to do");
+    client.said();
+    client.puback(1);
+    assert_eq!(client.said(), ["topic/of/all waits 1"]);
+}
+
 /// [MQTT-3.1.2-25]
 #[test]
 fn what_the_next_connection_cannot_take_is_done() {
