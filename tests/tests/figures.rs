@@ -55,7 +55,7 @@ fn figures_have_mosquittos_names_and_say_what_happens() {
     let (broker, _resources) = broker("100ms");
     let mut figures = Figures::new(&broker);
     figures.until("clients/connected", |n| n == 1.0);
-    let kept = Connect::v5("kept").resume().session_expiry(1);
+    let kept = Connect::v5("kept").resume().session_expiry(4);
     let mut other = Client::connect(broker.addr, &kept);
     other.subscribe("some/#", 1);
     other.subscribe("$share/g/some/#", 1);

@@ -80,17 +80,17 @@ fn packets_are_taken_up_to_the_maximum_size() {
 
 #[test]
 fn sessions_outlive_their_connections_no_longer_than_allowed() {
-    let (broker, _folder) = broker(&[], &clients("maxSessionExpirySeconds: 2"));
+    let (broker, _folder) = broker(&[], &clients("maxSessionExpirySeconds: 4"));
     carry_out(
         "session expiry",
-        "a> CONNECT v5 a expiry=100\na< CONNACK 00 expiry=2\n\
+        "a> CONNECT v5 a expiry=100\na< CONNACK 00 expiry=4\n\
          b> CONNECT v4 b\nb< CONNACK 00\n\
          c> CONNECT v5 c expiry=1\nc< CONNACK 00\n\
          d> CONNECT v5 d expiry=1\nd< CONNACK 00\n\
          a! gone\nb! gone\nc> DISCONNECT 00 expiry=4294967295\nc< closed\nd! gone\n\
-         a> CONNECT v5 a expiry=100\na< CONNACK present 00 expiry=2\n\
+         a> CONNECT v5 a expiry=100\na< CONNACK present 00 expiry=4\n\
          b> CONNECT v4 b\nb< CONNACK present 00\n\
-         a! gone\nb! gone\nwait 2.2\n\
+         a! gone\nb! gone\nwait 4.2\n\
          a> CONNECT v5 a\na< CONNACK 00\nb> CONNECT v4 b\nb< CONNACK 00\n\
          c> CONNECT v5 c\nc< CONNACK 00\n",
         broker.addr,
@@ -99,15 +99,15 @@ fn sessions_outlive_their_connections_no_longer_than_allowed() {
 
 #[test]
 fn messages_wait_no_longer_than_allowed() {
-    let (broker, _folder) = broker(&[], &clients("maxMessageExpirySeconds: 2"));
+    let (broker, _folder) = broker(&[], &clients("maxMessageExpirySeconds: 4"));
     carry_out(
         "message expiry",
         "a> CONNECT v5 a expiry=100\na< CONNACK 00\na> SUBSCRIBE 1 waits/#=1\na< SUBACK 1 01\n\
          p> CONNECT v5 p clean\np< CONNACK 00\n\
-         p> PUBLISH waits/long x qos=1 id=1 mei=1000\np< PUBACK 1\na< PUBLISH waits/long x qos=1 id=1 mei=2\n\
+         p> PUBLISH waits/long x qos=1 id=1 mei=1000\np< PUBACK 1\na< PUBLISH waits/long x qos=1 id=1 mei=4\n\
          a> PUBACK 1\na! gone\n\
          p> PUBLISH waits/long x qos=1 id=1 mei=1000\np< PUBACK 1\n\
-         p> PUBLISH waits/ever x qos=1 id=2\np< PUBACK 2\nwait 2.1\n\
+         p> PUBLISH waits/ever x qos=1 id=2\np< PUBACK 2\nwait 4.1\n\
          p> PUBLISH waits/new x qos=1 id=2\np< PUBACK 2\n\
          a> CONNECT v5 a\na< CONNACK present 00\na< PUBLISH waits/new x qos=1 id=*\na< nothing\n",
         broker.addr,
