@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use broker_core::Millis;
 use broker_core::durable::Durable;
@@ -16,9 +17,8 @@ use broker_core::topic;
 use broker_store::{Event, SessionState};
 use foldhash::HashMap;
 use parking_lot::{Mutex, RwLock};
-use tokio::net::TcpStream;
 
-use crate::client::Client;
+use crate::client::{Arrival, Client};
 use crate::metrics::Metrics;
 use crate::ordered::Ordered;
 use crate::persistence::{self, Persistence, Policy};
@@ -52,13 +52,20 @@ pub struct Limits {
     pub retained_bytes_max: usize,
 }
 
+impl Limits {
+    /// The default of `connect_ms_max`.
+    pub const CONNECT: Duration = Duration::from_secs(10);
+    /// The default of `connect_size_max`.
+    pub const CONNECT_BYTES: usize = 64 << 10;
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
             session: session::Limits::default(),
             packet_size_max: 16 << 20,
-            connect_size_max: 64 << 10,
-            connect_ms_max: 10_000,
+            connect_size_max: Self::CONNECT_BYTES,
+            connect_ms_max: Self::CONNECT.as_millis() as u64,
             receive_maximum: 1024,
             topic_alias_maximum: 64,
             session_expiry_max: u32::MAX,
@@ -99,8 +106,8 @@ pub struct Opening {
     pub expiry: u32,
     /// The will.
     pub will: Option<Box<Will>>,
-    /// The socket.
-    pub socket: Arc<TcpStream>,
+    /// How the client came in.
+    pub arrival: Arrival,
     /// Longest silence of the client in milliseconds; 0 is none.
     pub silence_ms_max: u64,
     /// The client asks that all its subscriptions be persisted.
@@ -140,6 +147,11 @@ impl Broker {
             next: AtomicU64::new(1),
             persistence: OnceLock::new(),
         })
+    }
+
+    /// For what runs beside it.
+    pub fn own(&self) -> Weak<Self> {
+        Weak::clone(&self.own)
     }
 
     /// What is kept on disk, if anything is.
@@ -225,7 +237,7 @@ impl Broker {
     /// Gives a connection its session: the one it had, or a new one. A connection that had it before is
     /// sent away [MQTT-3.1.4-3].
     pub fn open(&self, opening: Opening, now: Millis) -> Opened {
-        let Opening { client_id, clean_start, expiry, will, socket, silence_ms_max, persist } = opening;
+        let Opening { client_id, clean_start, expiry, will, arrival, silence_ms_max, persist } = opening;
         let client_id = if client_id.is_empty() { self.assign_client_id() } else { client_id };
         let number = self.number();
         let mut wills = Vec::new();
@@ -243,7 +255,7 @@ impl Broker {
                 // The client is back before its will was due [MQTT-3.1.3-9].
                 old = None;
             }
-            if let Some(will) = old.filter(|will| over || will.delay == 0) {
+            if let Some(will) = old.filter(|will| (over || will.delay == 0) && state.may_publish(will)) {
                 wills.push(will.message(now));
             }
             if over {
@@ -270,7 +282,7 @@ impl Broker {
         state.session.expiry = expiry;
         state.session.will = will;
         let (wait, persisted) = self.persist_opening(&mut state.session, ended, persist);
-        state.attach(number, socket, silence_ms_max, now);
+        state.attach(number, arrival, silence_ms_max, now);
         drop(state);
         self.metrics.total_sessions.set(clients.len() as f64);
         self.metrics.connected_sessions.increment(1);
@@ -311,7 +323,8 @@ impl Broker {
         (wait, persisted)
     }
 
-    fn assign_client_id(&self) -> Box<str> {
+    /// An identifier for a client that has none [MQTT-3.1.3-6].
+    pub fn assign_client_id(&self) -> Box<str> {
         // Not to be guessed: whoever knows a client identifier can take its session over.
         let random = RandomState::new().hash_one(self.number());
         let more = RandomState::new().hash_one(random);
@@ -337,6 +350,7 @@ impl Broker {
         }
         let due = state.session.expiry == 0 || state.session.will.as_ref().is_some_and(|w| w.delay == 0);
         let will = if due { state.session.will.take() } else { None };
+        let will = will.filter(|will| state.may_publish(will));
         let over = state.session.expiry == 0;
         if let Some(persistence) = self.persistence().filter(|_| !over && state.session.is_durable()) {
             persistence.note(persistence::closed(&state.session));

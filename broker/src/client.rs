@@ -8,12 +8,14 @@ use std::task::Waker;
 use broker_core::Millis;
 use broker_core::outbox::{Outbox, Outgoing};
 use broker_core::packet::{PacketId, PacketType, ReasonCode};
-use broker_core::session::{Session, write_ack_reason};
+use broker_core::session::{Session, Will, write_ack_reason};
 use parking_lot::{Mutex, MutexGuard};
-use tokio::net::TcpStream;
 
+use crate::auth::access::Access;
+use crate::listener::Port;
 use crate::ordered::Ordered;
 use crate::persistence::Persistence;
+use crate::transport::Transport;
 
 /// Above this many bytes that the socket did not take, publishers to this client are made to wait.
 pub const OUTBOX_HIGH_BYTES: usize = 512 * 1024;
@@ -40,6 +42,8 @@ pub struct State {
     pub outbox: Outbox,
     /// The connection, if there is one.
     pub connection: Option<Connection>,
+    /// What it may do; nothing when it may do everything. Outlives the connection: a session that is away gets no more.
+    pub access: Option<Arc<Access>>,
     /// Subscriptions that are fed in order, by filter as written.
     pub ordered: Vec<(Box<str>, Arc<Ordered>)>,
     /// Answers that wait for what is being written down, and those behind them [MQTT-4.6.0-2].
@@ -84,7 +88,11 @@ struct Owed {
 pub struct Connection {
     /// Tells this connection from the ones before and after it.
     pub number: u64,
-    socket: Arc<TcpStream>,
+    /// Where it came in.
+    pub port: Arc<Port>,
+    /// When its credential ends, as the wall clock has it.
+    pub expires: Option<Millis>,
+    socket: Arc<Transport>,
     /// Some task is in the write system call.
     writing: bool,
     /// What the socket did not take.
@@ -99,6 +107,19 @@ pub struct Connection {
     pub silence_ms_max: u64,
     /// When the socket last took bytes while some waited.
     progress: Millis,
+}
+
+/// How a client came in.
+#[derive(Debug)]
+pub struct Arrival {
+    /// The socket.
+    pub socket: Arc<Transport>,
+    /// Where.
+    pub port: Arc<Port>,
+    /// When its credential ends, as the wall clock has it.
+    pub expires: Option<Millis>,
+    /// What it may do; nothing when it may do everything.
+    pub access: Option<Arc<Access>>,
 }
 
 /// Why a connection ends, said by somebody else than its own task.
@@ -118,6 +139,7 @@ impl Client {
                 session,
                 outbox: Outbox::default(),
                 connection: None,
+                access: None,
                 ordered: Vec::new(),
                 owed: VecDeque::new(),
                 touched: 0,
@@ -172,13 +194,17 @@ impl State {
     }
 
     /// Makes `socket` the session's connection; the outbox starts empty.
-    pub fn attach(&mut self, number: u64, socket: Arc<TcpStream>, silence_ms_max: u64, now: Millis) {
+    pub fn attach(&mut self, number: u64, arrival: Arrival, silence_ms_max: u64, now: Millis) {
+        let Arrival { socket, port, expires, access } = arrival;
+        self.access = access;
         self.outbox.clear();
         self.owed.clear();
         self.touched = 0;
         self.release();
         self.connection = Some(Connection {
             number,
+            port,
+            expires,
             socket,
             writing: false,
             pending: Outgoing::default(),
@@ -251,6 +277,11 @@ impl State {
         self.connection.as_mut().filter(|c| c.number == number)
     }
 
+    /// Whether a will may be published: its client may have lost the right to since it was left here.
+    pub fn may_publish(&self, will: &Will) -> bool {
+        self.access.as_ref().is_none_or(|access| access.may_publish(will.message.topic()))
+    }
+
     /// Asks the connection's task to end.
     pub fn kick(&mut self, reason: ReasonCode) {
         if let Some(connection) = &mut self.connection {
@@ -281,7 +312,7 @@ impl State {
         }
     }
 
-    fn start_write(&mut self, pool: &mut Vec<Vec<u8>>) -> Option<(u64, Arc<TcpStream>, Outgoing)> {
+    fn start_write(&mut self, pool: &mut Vec<Vec<u8>>) -> Option<(u64, Arc<Transport>, Outgoing)> {
         self.touched = 0;
         let connection = self.connection.as_mut()?;
         if connection.writing {
@@ -369,7 +400,7 @@ pub fn recycle(pool: &mut Vec<Vec<u8>>, mut buffer: Vec<u8>) {
 }
 
 /// Writes until done or the socket takes no more. Whether anything was taken.
-fn write(socket: &TcpStream, outgoing: &mut Outgoing) -> io::Result<bool> {
+fn write(socket: &Transport, outgoing: &mut Outgoing) -> io::Result<bool> {
     let mut progressed = false;
     while outgoing.left() > 0 {
         let result = match outgoing.contiguous() {

@@ -11,13 +11,15 @@ use broker_core::message::{Message, Publication};
 use broker_core::packet::{
     self, DecodeError, Decoded, ErrorKind, PropertiesBuilder, Property, ReasonCode, Version,
 };
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use crate::broker::Broker;
 use crate::client::Client;
 use crate::handshake::{self, Established};
 use crate::inbound::Inbound;
+use crate::listener::Port;
+use crate::listener::admission::Admitted;
+use crate::transport::Transport;
 use crate::turn::{Congested, Turn};
 use crate::{clock, metrics};
 
@@ -64,21 +66,31 @@ impl From<DecodeError> for End {
     }
 }
 
-/// Serves one connection until it ends.
-pub async fn run(broker: Arc<Broker>, socket: TcpStream, peer: SocketAddr, mut stop: watch::Receiver<bool>) {
-    let socket = Arc::new(socket);
+/// Serves one connection until it ends; `_place` is given back then.
+pub async fn run(
+    broker: Arc<Broker>,
+    port: Arc<Port>,
+    transport: Transport,
+    peer: SocketAddr,
+    _place: Admitted,
+    mut stop: watch::Receiver<bool>,
+) {
+    let socket = Arc::new(transport);
     let established = tokio::select! {
-        established = handshake::establish(&broker, &socket) => established,
+        established = handshake::establish(&broker, &port, &socket, peer) => established,
         _ = stop.wait_for(|stop| *stop) => return,
     };
     drop(stop);
-    let Some(Established { opened, version, problem_information, rest }) = established else { return };
+    let Some(Established { opened, version, problem_information, rest, access, login }) = established else {
+        return;
+    };
     if !opened.wills.is_empty() {
         let mut turn = Turn::begin(&broker, clock::monotonic());
         publish_all(&mut turn, &opened.wills);
         turn.finish();
     }
-    let inbound = Inbound::new(Arc::clone(&opened.client), opened.number, version, problem_information);
+    let inbound = Inbound::new(Arc::clone(&opened.client), opened.number, version, problem_information)
+        .bound_by(access, login);
     let mut connection = Connection {
         broker,
         client: opened.client,
@@ -100,7 +112,7 @@ struct Connection {
     broker: Arc<Broker>,
     client: Arc<Client>,
     number: u64,
-    socket: Arc<TcpStream>,
+    socket: Arc<Transport>,
     version: Version,
     problem_information: bool,
     inbound: Inbound,
@@ -287,8 +299,9 @@ impl Connection {
             End::Kicked(reason) => Some((reason, None)),
             End::TakenOver => Some((ReasonCode::SessionTakenOver, None)),
         };
-        if let Some((reason, what)) = goodbye.filter(|_| self.version.is_v5()) {
-            self.say_goodbye(reason, what.filter(|_| self.problem_information));
+        match goodbye.filter(|_| self.version.is_v5()) {
+            Some((reason, what)) => self.say_goodbye(reason, what.filter(|_| self.problem_information)),
+            None => self.socket.finish(&[]),
         }
         let with_will = !matches!(end, End::Disconnected { with_will: false });
         let will = self.broker.close(&self.client, self.number, now, with_will);
@@ -309,7 +322,7 @@ impl Connection {
         let disconnect = packet::Disconnect { reason, properties: properties.properties() };
         // The connection is over either way; a socket that takes nothing more is not waited for.
         if disconnect.encode(self.version, &mut out).is_ok() {
-            let _ = self.socket.try_write(&out);
+            self.socket.finish(&out);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! From the first byte of a connection to its CONNACK.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,14 +12,23 @@ use broker_core::packet::{
 };
 use broker_core::session::{Link, Will};
 use bytes::Bytes;
-use tokio::net::TcpStream;
 
+use crate::auth::access::Access;
+use crate::auth::policy::Principal;
+use crate::auth::{Credentials, Identity, category};
 use crate::broker::{Broker, Limits, Opened, Opening};
+use crate::client::Arrival;
+use crate::listener::Port;
+use crate::reauthentication::Login;
+use crate::transport::Transport;
 use crate::{clock, metrics, persistence};
 
 /// Seconds a 3.1 or 3.1.1 session without clean session outlives its connection, where nothing is
 /// configured: for ever, as the standard has it.
 const V3_EXPIRY: u32 = u32::MAX;
+
+/// How long it may take to find out who a client is.
+const AUTHENTICATION_LIMIT: Duration = Duration::from_secs(20);
 
 /// A connection whose CONNECT was accepted.
 pub struct Established {
@@ -30,11 +40,28 @@ pub struct Established {
     pub problem_information: bool,
     /// Bytes that came behind the CONNECT.
     pub rest: Vec<u8>,
+    /// What it may do; nothing when it may do everything.
+    pub access: Option<Arc<Access>>,
+    /// How it may prove anew who it is, if it has a method for that.
+    pub login: Option<Box<Login>>,
+}
+
+/// Where a CONNECT came in.
+struct Entrance<'a> {
+    broker: &'a Broker,
+    port: &'a Arc<Port>,
+    socket: &'a Arc<Transport>,
+    peer: SocketAddr,
 }
 
 /// Reads CONNECT, in bounded time and space, and answers it. `None` when the connection is over; the peer has
 /// been told why where the standard wants it told.
-pub async fn establish(broker: &Broker, socket: &Arc<TcpStream>) -> Option<Established> {
+pub async fn establish(
+    broker: &Broker,
+    port: &Arc<Port>,
+    socket: &Arc<Transport>,
+    peer: SocketAddr,
+) -> Option<Established> {
     let mut bytes = Vec::new();
     let limit = Duration::from_millis(broker.limits.connect_ms_max);
     match tokio::time::timeout(limit, read_connect(broker, socket, &mut bytes)).await {
@@ -43,12 +70,12 @@ pub async fn establish(broker: &Broker, socket: &Arc<TcpStream>) -> Option<Estab
             None
         }
         Ok(Err(_)) => None,
-        Ok(Ok(())) => answer(broker, socket, bytes).await,
+        Ok(Ok(())) => Entrance { broker, port, socket, peer }.answer(bytes).await,
     }
 }
 
 /// Reads until `bytes` hold a CONNECT, or what can never become one.
-async fn read_connect(broker: &Broker, socket: &TcpStream, bytes: &mut Vec<u8>) -> io::Result<()> {
+async fn read_connect(broker: &Broker, socket: &Transport, bytes: &mut Vec<u8>) -> io::Result<()> {
     let limits = connect_limits(&broker.limits);
     loop {
         socket.readable().await?;
@@ -71,114 +98,192 @@ fn connect_limits(limits: &Limits) -> packet::Limits {
     of
 }
 
-async fn answer(broker: &Broker, socket: &Arc<TcpStream>, bytes: Vec<u8>) -> Option<Established> {
-    let (connect, taken) = match packet::decode_connect(&bytes, &connect_limits(&broker.limits)) {
-        Ok(DecodedConnect::Connect(connect, taken)) => (connect, taken),
-        Ok(DecodedConnect::Incomplete { .. }) => return None,
-        Err(error) => {
-            metrics::packet_refused("connect");
-            tracing::debug!(%error, "a CONNECT is refused");
-            if let (Some(answer), Some(version)) = (error.answer(), error.version) {
-                send(socket, version, &answer);
+impl Entrance<'_> {
+    async fn answer(&self, bytes: Vec<u8>) -> Option<Established> {
+        let (connect, taken) = match packet::decode_connect(&bytes, &connect_limits(&self.broker.limits)) {
+            Ok(DecodedConnect::Connect(connect, taken)) => (connect, taken),
+            Ok(DecodedConnect::Incomplete { .. }) => return None,
+            Err(error) => {
+                metrics::packet_refused("connect");
+                tracing::debug!(%error, "a CONNECT is refused");
+                if let (Some(answer), Some(version)) = (error.answer(), error.version) {
+                    send(self.socket, version, &answer);
+                }
+                return None;
             }
-            return None;
+        };
+        let version = connect.version;
+        match self.accept(&connect).await {
+            Ok(established) => Some(Established { rest: bytes[taken..].to_vec(), ..established }),
+            Err(reason) => {
+                metrics::packet_refused("connect");
+                send(
+                    self.socket,
+                    version,
+                    &ConnAck { session_present: false, reason, properties: packet::Properties::EMPTY },
+                );
+                None
+            }
         }
-    };
-    let version = connect.version;
-    match accept(broker, socket, &connect).await {
-        Ok((opened, problem_information)) => {
-            Some(Established { opened, version, problem_information, rest: bytes[taken..].to_vec() })
+    }
+
+    /// Finds out who the client is, and whether it may connect.
+    async fn admit(
+        &self,
+        connect: &Connect<'_>,
+        client_id: &str,
+    ) -> Result<(Identity, Option<Arc<Access>>, Option<Box<Login>>), ReasonCode> {
+        let settings = self.port.settings();
+        let method = connect.properties.authentication_method();
+        let Some(authentication) = &settings.authentication else {
+            return match method {
+                Some(_) => Err(ReasonCode::BadAuthenticationMethod), // none is configured [MQTT-4.12.0-1]
+                None => Ok((Identity::default(), None, None)),
+            };
+        };
+        let category = category::asked(connect.properties.user_properties());
+        let certificates = self.socket.peer_certificates();
+        let credentials = Credentials {
+            method,
+            data: connect.properties.authentication_data(),
+            username: connect.username,
+            password: connect.password,
+            certificates: &certificates,
+        };
+        let (peer, refuse) = (self.peer, |reason, why: &str| {
+            tracing::info!(peer = %self.peer, client = client_id, "a client is not let in: {why}");
+            Err(reason)
+        });
+        let authenticated = authentication.authenticate(&credentials, category);
+        let identity = match tokio::time::timeout(AUTHENTICATION_LIMIT, authenticated).await {
+            Ok(Ok(identity)) => identity,
+            Ok(Err(refusal)) => return refuse(refusal.reason, &refusal.why),
+            Err(_) => {
+                return refuse(ReasonCode::ServerUnavailable, "it takes too long to find out who it is");
+            }
+        };
+        if identity.expires.is_some_and(|expires| expires <= clock::wall()) {
+            return refuse(ReasonCode::NotAuthorized, "its credential has ended");
         }
-        Err(reason) => {
-            metrics::packet_refused("connect");
-            send(
-                socket,
-                version,
-                &ConnAck { session_present: false, reason, properties: packet::Properties::EMPTY },
-            );
-            None
+        let principal = || Principal {
+            username: identity.username.clone(),
+            client_id: client_id.to_owned(),
+            attributes: identity.attributes.clone(),
+        };
+        let access = settings.guard.as_ref().map(|guard| Access::new(guard, principal(), category));
+        if let Some(access) = &access {
+            if !access.may_connect() {
+                return refuse(ReasonCode::NotAuthorized, "no rule allows it to connect");
+            }
+            let will = connect.will.as_ref();
+            if will.is_some_and(|will| !access.may_publish(will.topic)) {
+                return refuse(ReasonCode::NotAuthorized, "no rule allows it to publish its will");
+            }
         }
+        tracing::debug!(%peer, client = client_id, user = identity.username, "a client is who it says");
+        let login = method.map(|method| Box::new(Login::new(method, self.port, category, client_id)));
+        Ok((identity, access, login))
+    }
+
+    async fn accept(&self, connect: &Connect<'_>) -> Result<Established, ReasonCode> {
+        let broker = self.broker;
+        let properties = &connect.properties;
+        let v5 = connect.version.is_v5();
+        let assigned = connect.client_id.is_empty();
+        let client_id: Box<str> = if assigned { broker.assign_client_id() } else { connect.client_id.into() };
+        // Boxed: what it takes to find out is room that a connection which is served does not need.
+        let (identity, access, login) = Box::pin(self.admit(connect, &client_id)).await?;
+        let now = clock::monotonic();
+        let asked = match (v5, connect.clean_start) {
+            (true, _) => properties.session_expiry().unwrap_or(0),
+            (false, true) => 0,
+            (false, false) => V3_EXPIRY,
+        };
+        let expiry = asked.min(broker.limits.session_expiry_max);
+        let asked_persistence = v5 && persistence::asked(properties.user_properties());
+        let link = Link {
+            version: connect.version,
+            receive_maximum: properties.receive_maximum().unwrap_or(u16::MAX),
+            packet_size_max: properties.maximum_packet_size().map_or(usize::MAX, |size| size as usize),
+        };
+        let opened = broker.open(
+            Opening {
+                client_id,
+                clean_start: connect.clean_start,
+                expiry,
+                will: connect.will.as_ref().map(|w| Box::new(will(w, now))),
+                arrival: Arrival {
+                    socket: Arc::clone(self.socket),
+                    port: Arc::clone(self.port),
+                    expires: identity.expires,
+                    access: access.clone(),
+                },
+                // [MQTT-3.1.2-22]
+                silence_ms_max: u64::from(connect.keep_alive) * 1500,
+                persist: asked_persistence,
+            },
+            now,
+        );
+        if let Err(reason) = written(broker, &opened).await {
+            opened.client.lock().session.expiry = 0;
+            broker.close(&opened.client, opened.number, now, false);
+            return Err(reason);
+        }
+        let mut guard = opened.client.lock();
+        let state = &mut *guard;
+        if state.own(opened.number).is_some() {
+            let mut said = PropertiesBuilder::new();
+            if v5 {
+                let expiry = (expiry != asked).then_some(expiry);
+                let id = assigned.then(|| state.session.client_id().to_owned());
+                describe(&broker.limits, expiry, id.as_deref(), &mut said);
+                if asked_persistence {
+                    persistence::granted(opened.persisted, &mut said);
+                }
+                if let Some(method) = properties.authentication_method() {
+                    // [MQTT-4.12.0-5]; it came in a CONNECT, so it fits.
+                    let _ = said.put(Property::AuthenticationMethod(method));
+                }
+            }
+            let connack = ConnAck {
+                session_present: opened.present, // [MQTT-3.2.2-2] [MQTT-3.2.2-3]
+                reason: ReasonCode::Success,
+                properties: said.properties(),
+            };
+            if connack.encode(connect.version, state.outbox.buffer()).is_err() {
+                return Err(ReasonCode::UnspecifiedError);
+            }
+            // What waited may have been allowed when it came only.
+            let may =
+                |message: &Message| access.as_ref().is_none_or(|access| access.may_receive(message.topic()));
+            if access.is_some() {
+                state.session.retain_queued(may);
+            }
+            state.session.open(link, now, &broker.limits.session, &mut state.outbox);
+            state.session.pump_durable(now, &broker.limits.session, &mut state.outbox, may);
+        }
+        drop(guard);
+        if let Some(persistence) = broker.persistence() {
+            persistence.fill(&opened.client);
+        }
+        let problem_information = properties.request_problem_information().unwrap_or(true);
+        Ok(Established {
+            opened,
+            version: connect.version,
+            problem_information,
+            rest: Vec::new(),
+            access,
+            login,
+        })
     }
 }
 
 /// The socket is new and its buffer empty: what it does not take at once is not worth waiting for.
-fn send(socket: &TcpStream, version: Version, connack: &ConnAck<'_>) {
+fn send(socket: &Transport, version: Version, connack: &ConnAck<'_>) {
     let mut out = Vec::new();
     if connack.encode(version, &mut out).is_ok() {
-        let _ = socket.try_write(&out);
+        socket.finish(&out);
     }
-}
-
-async fn accept(
-    broker: &Broker,
-    socket: &Arc<TcpStream>,
-    connect: &Connect<'_>,
-) -> Result<(Opened, bool), ReasonCode> {
-    let now = clock::monotonic();
-    let properties = &connect.properties;
-    let v5 = connect.version.is_v5();
-    if properties.authentication_method().is_some() {
-        return Err(ReasonCode::BadAuthenticationMethod); // none is configured [MQTT-4.12.0-1]
-    }
-    let asked = match (v5, connect.clean_start) {
-        (true, _) => properties.session_expiry().unwrap_or(0),
-        (false, true) => 0,
-        (false, false) => V3_EXPIRY,
-    };
-    let expiry = asked.min(broker.limits.session_expiry_max);
-    let asked_persistence = v5 && persistence::asked(properties.user_properties());
-    let link = Link {
-        version: connect.version,
-        receive_maximum: properties.receive_maximum().unwrap_or(u16::MAX),
-        packet_size_max: properties.maximum_packet_size().map_or(usize::MAX, |size| size as usize),
-    };
-    let opened = broker.open(
-        Opening {
-            client_id: connect.client_id.into(),
-            clean_start: connect.clean_start,
-            expiry,
-            will: connect.will.as_ref().map(|w| Box::new(will(w, now))),
-            socket: Arc::clone(socket),
-            // [MQTT-3.1.2-22]
-            silence_ms_max: u64::from(connect.keep_alive) * 1500,
-            persist: asked_persistence,
-        },
-        now,
-    );
-    if let Err(reason) = written(broker, &opened).await {
-        opened.client.lock().session.expiry = 0;
-        broker.close(&opened.client, opened.number, now, false);
-        return Err(reason);
-    }
-    let assigned = connect.client_id.is_empty();
-    let mut guard = opened.client.lock();
-    let state = &mut *guard;
-    if state.own(opened.number).is_some() {
-        let mut said = PropertiesBuilder::new();
-        if v5 {
-            let expiry = (expiry != asked).then_some(expiry);
-            let id = assigned.then(|| state.session.client_id().to_owned());
-            describe(&broker.limits, expiry, id.as_deref(), &mut said);
-            if asked_persistence {
-                persistence::granted(opened.persisted, &mut said);
-            }
-        }
-        let connack = ConnAck {
-            session_present: opened.present, // [MQTT-3.2.2-2] [MQTT-3.2.2-3]
-            reason: ReasonCode::Success,
-            properties: said.properties(),
-        };
-        if connack.encode(connect.version, state.outbox.buffer()).is_err() {
-            return Err(ReasonCode::UnspecifiedError);
-        }
-        state.session.open(link, now, &broker.limits.session, &mut state.outbox);
-        state.session.pump_durable(now, &broker.limits.session, &mut state.outbox);
-    }
-    drop(guard);
-    if let Some(persistence) = broker.persistence() {
-        persistence.fill(&opened.client);
-    }
-    Ok((opened, properties.request_problem_information().unwrap_or(true)))
 }
 
 /// Waits until it is written down that the session is open: a client that was told so must find it again.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use broker_core::Millis;
 use broker_core::message::{Message, Publication};
 use broker_core::packet::ReasonCode;
+use metrics::counter;
 
 use crate::broker::Broker;
 use crate::client::Client;
@@ -58,6 +59,9 @@ fn look_at(broker: &Broker, client: &Arc<Client>, now: Millis, wills: &mut Vec<A
         let silent = now.since(connection.heard) > connection.silence_ms_max;
         if connection.silence_ms_max > 0 && silent {
             state.kick(ReasonCode::KeepAliveTimeout); // [MQTT-3.1.2-22]
+        } else if connection.expires.is_some_and(|expires| expires <= clock::wall()) {
+            counter!("forebay_credentials_expired_total").increment(1);
+            state.kick(ReasonCode::NotAuthorized);
         }
         return;
     }
@@ -67,7 +71,9 @@ fn look_at(broker: &Broker, client: &Arc<Client>, now: Millis, wills: &mut Vec<A
     if state.session.will.as_ref().is_some_and(|will| over || due(will.delay))
         && let Some(will) = state.session.will.take()
     {
-        wills.push(will.message(now));
+        if state.may_publish(&will) {
+            wills.push(will.message(now));
+        }
         if let Some(persistence) = broker.persistence().filter(|_| state.session.is_durable()) {
             persistence.note(persistence::closed(&state.session));
         }

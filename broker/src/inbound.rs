@@ -13,11 +13,13 @@ use broker_core::router::Options;
 use broker_core::session::{Delivered, Delivery, PubRec, Session};
 use broker_store::{Event, Lsn};
 
+use crate::auth::access::Access;
 use crate::broker::split_share;
 use crate::client::{Answer, Client};
 use crate::connection::End;
 use crate::ordered::{self, Held, Ordered};
 use crate::persistence;
+use crate::reauthentication::Login;
 use crate::turn::{Taken, Turn};
 
 /// The receiving side of a connection.
@@ -32,7 +34,15 @@ impl Inbound {
     ///
     /// `problem_information`: the client reads what is said beyond codes [MQTT-3.1.2-29].
     pub fn new(client: Arc<Client>, number: u64, version: Version, problem_information: bool) -> Self {
-        Self { peer: Peer { client, number, version, problem_information }, aliases: Vec::new() }
+        let peer = Peer { client, number, version, problem_information, access: None, login: None };
+        Self { peer, aliases: Vec::new() }
+    }
+
+    /// Only what `access` allows is done from now on; by `login` the client may prove anew who it is.
+    pub fn bound_by(mut self, access: Option<Arc<Access>>, login: Option<Box<Login>>) -> Self {
+        self.peer.access = access;
+        self.peer.login = login;
+        self
     }
 
     /// Does what `packet` asks for.
@@ -59,7 +69,10 @@ impl Inbound {
             }),
             Packet::Disconnect(disconnect) => Err(self.peer.disconnect(&disconnect)),
             Packet::Connect(_) => Err(refused("a second CONNECT came on one connection")), // [MQTT-3.1.0-2]
-            Packet::Auth(_) => Err(refused("AUTH came, but no authentication method was agreed on")),
+            Packet::Auth(auth) => match &self.peer.login {
+                Some(login) => login.renew(&auth, &self.peer.client, self.peer.number, turn.broker().own()),
+                None => Err(refused("AUTH came, but no authentication method was agreed on")), // [MQTT-4.12.0-6]
+            },
             Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
                 Err(refused("a packet came that only a server may send"))
             }
@@ -81,18 +94,21 @@ impl Inbound {
         publication.qos = publish.qos;
         publication.retain = publish.retain;
         publication.publisher = peer.client.id();
+        let allowed = peer.may_publish(topic);
         let Some(id) = publish.packet_id else {
-            turn.publish(&mut publication);
+            if allowed {
+                turn.publish(&mut publication);
+            }
             return Ok(());
         };
         if publish.qos == QoS::AtLeastOnce {
-            let taken = turn.publish(&mut publication);
+            let taken = if allowed { turn.publish(&mut publication) } else { peer.denied() };
             return peer.acknowledge(turn, PacketType::PubAck, id, taken);
         }
         let taken = match peer.begin_qos2(id, turn)? {
             Begun::New { durable } => {
                 let from = durable.then(|| (peer.client.id(), id.get()));
-                let taken = turn.publish_from(&mut publication, from);
+                let taken = if allowed { turn.publish_from(&mut publication, from) } else { peer.denied() };
                 peer.note_qos2(id, taken, durable);
                 taken
             }
@@ -116,9 +132,28 @@ struct Peer {
     number: u64,
     version: Version,
     problem_information: bool,
+    /// What it may do; nothing when it may do everything.
+    access: Option<Arc<Access>>,
+    login: Option<Box<Login>>,
 }
 
 impl Peer {
+    /// Whether it may publish to a topic; what is not taken then is counted.
+    fn may_publish(&self, topic: &str) -> bool {
+        let Some(access) = &self.access else { return true };
+        let allowed = access.may_publish(topic);
+        if !allowed {
+            crate::metrics::message_denied();
+        }
+        allowed
+    }
+
+    /// What becomes of a message that may not be published: before v5 there is no way to say so [MQTT-3.3.5-2], and the
+    /// client is told that it was taken (AIO.md §5.9).
+    fn denied(&self) -> Taken {
+        if self.version.is_v5() { Taken::Refused(ReasonCode::NotAuthorized) } else { Taken::Now }
+    }
+
     /// An acknowledgement: the session takes note, and what waits for the window goes out.
     fn acknowledged(
         &self,
@@ -314,6 +349,10 @@ impl Peer {
         }
         let identifier = subscribe.properties.subscription_identifier();
         for subscription in subscribe.subscriptions() {
+            let filter = split_share(subscription.filter).1;
+            if self.access.as_ref().is_some_and(|access| !access.covers(filter)) {
+                continue;
+            }
             let options = options_of(&subscription, identifier, None);
             let known = state.session.subscriptions().get(subscription.filter);
             events.push(Event::Subscribed {
@@ -419,6 +458,11 @@ impl Peer {
     ) -> (ReasonCode, Option<RetainedDue<'p>>) {
         let Subscription { filter, options } = *subscription;
         let broker = turn.broker();
+        if let Some(access) = &self.access
+            && !access.may_subscribe(split_share(filter).1)
+        {
+            return (ReasonCode::NotAuthorized, None); // [MQTT-3.8.4-6]
+        }
         let mut wanted = options_of(subscription, identifier, order);
         let new = {
             let mut state = self.client.lock();

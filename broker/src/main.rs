@@ -3,6 +3,7 @@
 //! The process's life, read aloud: say what is wanted, check it, bind, say what is bound, wait, drain.
 
 mod admin;
+mod auth;
 mod broker;
 mod cli;
 mod client;
@@ -23,11 +24,13 @@ mod operations;
 mod ordered;
 mod persistence;
 mod pipeline;
+mod reauthentication;
 mod route;
 mod schemas;
 mod serve;
 mod services;
 mod translate;
+mod transport;
 mod turn;
 mod validate;
 mod workbench;
@@ -39,6 +42,7 @@ use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::{Command, New};
+use crate::serve::ServeError;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
@@ -60,6 +64,7 @@ fn main() -> ExitCode {
         Command::Test(options) => return workbench::test(&options),
         Command::Run(options) => return workbench::run(&options),
         Command::New(New::Operator(options)) => return workbench::new(&options),
+        Command::Passwd(options) => auth::passwd::run(&options).map_err(ServeError::Passwd),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

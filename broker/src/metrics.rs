@@ -63,6 +63,11 @@ pub fn packet_refused(reason: &'static str) {
     counter!("forebay_packets_refused_total", "reason" => reason).increment(1);
 }
 
+/// Counts a message that a client may not publish, or not get.
+pub fn message_denied() {
+    counter!("forebay_messages_dropped_total", "cause" => "not-authorized").increment(1);
+}
+
 /// Counts a connection that was accepted.
 pub fn connection_accepted() {
     counter!("forebay_connections_total").increment(1);
@@ -85,6 +90,20 @@ fn describe() {
     describe_counter!("forebay_messages_dropped_total", "Messages that a subscriber did not get, by cause");
     describe_counter!("forebay_packets_refused_total", "Connections ended for what the peer sent, by reason");
     describe_counter!("forebay_connections_total", "Connections accepted");
+    describe_gauge!("forebay_connections_open", "Connections, with or without a session");
+    describe_counter!("forebay_connections_refused_total", "Connections refused at once, by limit");
+    describe_counter!("forebay_handshakes_failed_total", "TLS and WebSocket handshakes that came to nothing");
+    describe_counter!("forebay_reloads_total", "Times that listeners were read again, by result");
+    describe_counter!("forebay_credentials_expired_total", "Clients sent away since their credential ended");
+    describe_counter!(
+        "forebay_authentication_service_errors_total",
+        "Times that a web service of the user's own could not be asked who a client is"
+    );
+    describe_counter!("aio_broker_authentication_successes", "Clients that have proven who they are");
+    describe_counter!("aio_broker_authentication_failures", "Clients whose credentials are not good");
+    describe_counter!("aio_broker_authentication_deny", "Clients without credentials that any method takes");
+    describe_counter!("aio_broker_authorization_allow", "Times that a client was allowed something");
+    describe_counter!("aio_broker_authorization_deny", "Times that a client was denied something");
     describe_counter!("aio_dataflow_reconcile_errors", "Errors found in resources");
     describe_gauge!("aio_dataflow_active_dataflow_graphs", "Graphs that run");
     describe_counter!("aio_dataflow_graph_errors", "Graphs that could not be started, by reason code");

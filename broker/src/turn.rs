@@ -11,6 +11,7 @@ use broker_core::packet::{PacketId, QoS, ReasonCode};
 use broker_core::session::{Delivered, Delivery, DropCause};
 use broker_store::{Event, Lsn, Taker};
 
+use crate::auth::access;
 use crate::broker::Broker;
 use crate::client::Client;
 use crate::ordered::{Held, Holding, Ordered};
@@ -334,7 +335,10 @@ impl<'a> Turn<'a> {
     /// Sends what a session has ready of the log. Whether it wants more loaded.
     pub fn pump_durable(&mut self, client: &Arc<Client>, state: &mut crate::client::State) -> bool {
         let limits = &self.broker.limits.session;
-        let (sent, dropped) = state.session.pump_durable(self.now, limits, &mut state.outbox);
+        let access = state.access.clone();
+        let may =
+            |message: &Message| access.as_ref().is_none_or(|access| access.may_receive(message.topic()));
+        let (sent, dropped) = state.session.pump_durable(self.now, limits, &mut state.outbox, may);
         self.sent += sent;
         for number in dropped {
             self.broker.metrics.dropped(DropCause::Expired);
@@ -404,6 +408,11 @@ impl<'a> Turn<'a> {
     ) {
         let mut guard = client.lock();
         let state = &mut *guard;
+        if let Some(access) = &state.access
+            && !access.may_receive(publication.topic())
+        {
+            return crate::metrics::message_denied();
+        }
         if state.outbox.is_empty()
             && state.outbox.buffer().capacity() == 0
             && let Some(buffer) = self.scratch.pool.pop()
@@ -492,6 +501,9 @@ fn reserve(target: &Target, publication: &Publication<'_>) -> Option<Taker> {
         return None;
     }
     let mut state = target.client.lock();
+    if !access::may_receive(state.access.as_ref(), publication) {
+        return None; // it is denied and counted when the message is handed on
+    }
     let away = state.connection.is_none();
     let durable = state.session.durable()?;
     let id = if away { None } else { durable.reserve() };

@@ -595,8 +595,6 @@ spec:
           secretRef: cert
 ",
         &[
-            "t.yaml:6:3: note: `spec.ports` is accepted, but not yet in effect: listeners are \
-             given when starting",
             "t.yaml:8:26: error: `spec.ports[0].authenticationRef` names the \
              BrokerAuthentication `nobody`, which does not exist; known are `default`",
             "t.yaml:9:25: error: `spec.ports[0].authorizationRef` names the \
@@ -664,8 +662,6 @@ spec:
       authorizationRef: abc
 ",
         &[
-            "t.yaml:13:3: note: `spec.ports` is accepted, but not yet in effect: listeners are \
-             given when starting",
             "t.yaml:15:25: error: `spec.ports[0].authorizationRef` needs an `authenticationRef` \
              on the same port",
         ],
@@ -721,8 +717,6 @@ spec:
         trustedClientCaCert: ca2
 ",
         &[
-            "t.yaml:6:3: note: `spec.authenticationMethods` is accepted, but not yet in effect: \
-             clients are not authenticated",
             "t.yaml:10:26: error: `spec.authenticationMethods[0].customSettings.caCertConfigMap` \
              names the ConfigMap `ca`, which does not exist; there is none",
             "t.yaml:13:24: error: \

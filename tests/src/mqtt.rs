@@ -25,6 +25,8 @@ pub const UNSUBACK: u8 = 11;
 pub const PINGRESP: u8 = 13;
 /// DISCONNECT.
 pub const DISCONNECT: u8 = 14;
+/// AUTH.
+pub const AUTH: u8 = 15;
 
 /// A packet: its first byte, and all that follows the remaining length.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,6 +89,7 @@ pub struct Connect {
     keep_alive: u16,
     properties: Vec<u8>,
     will: Option<Will>,
+    login: Option<(String, String)>,
 }
 
 /// A will message.
@@ -105,7 +108,15 @@ pub struct Will {
 impl Connect {
     /// MQTT 5, clean start.
     pub fn v5(id: &str) -> Self {
-        Self { level: 5, id: id.to_owned(), clean: true, keep_alive: 0, properties: Vec::new(), will: None }
+        Self {
+            level: 5,
+            id: id.to_owned(),
+            clean: true,
+            keep_alive: 0,
+            properties: Vec::new(),
+            will: None,
+            login: None,
+        }
     }
 
     /// MQTT 3.1.1, clean session.
@@ -149,12 +160,26 @@ impl Connect {
         self
     }
 
+    /// With a user name and a password.
+    pub fn login(mut self, username: &str, password: &str) -> Self {
+        self.login = Some((username.to_owned(), password.to_owned()));
+        self
+    }
+
+    /// With an authentication method and its data (MQTT 5).
+    pub fn authentication(self, method: &str, data: &str) -> Self {
+        self.property(&authentication(method, data))
+    }
+
     /// The packet's bytes.
     pub fn bytes(&self) -> Vec<u8> {
         let mut body = text(if self.level == 3 { "MQIsdp" } else { "MQTT" });
         let mut flags = if self.clean { 0x02 } else { 0 };
         if let Some(will) = &self.will {
             flags |= 0x04 | (will.qos << 3) | if will.retain { 0x20 } else { 0 };
+        }
+        if self.login.is_some() {
+            flags |= 0xC0;
         }
         body.extend_from_slice(&[self.level, flags]);
         body.extend_from_slice(&self.keep_alive.to_be_bytes());
@@ -169,6 +194,10 @@ impl Connect {
             body.extend(text(will.topic));
             body.extend_from_slice(&(will.payload.len() as u16).to_be_bytes());
             body.extend_from_slice(will.payload);
+        }
+        if let Some((username, password)) = &self.login {
+            body.extend(text(username));
+            body.extend(text(password));
         }
         packet(0x10, &body)
     }
@@ -202,6 +231,11 @@ pub fn text(text: &str) -> Vec<u8> {
     let mut out = (text.len() as u16).to_be_bytes().to_vec();
     out.extend_from_slice(text.as_bytes());
     out
+}
+
+/// Authentication method and data, as property bytes.
+pub fn authentication(method: &str, data: &str) -> Vec<u8> {
+    [vec![0x15], text(method), vec![0x16], text(data)].concat()
 }
 
 /// A user property.
@@ -256,6 +290,16 @@ impl Client {
         stream.set_nodelay(true).expect("a socket option");
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
         Self { stream, level, read: Vec::new(), connack: Packet { first: 0, body: Vec::new() } }
+    }
+
+    /// Connects and expects to be refused, and the connection to end; the reason code.
+    pub fn refused(addr: SocketAddr, connect: &Connect) -> u8 {
+        let mut client = Self::open(addr, connect.level);
+        client.send(&connect.bytes());
+        let connack = client.expect(CONNACK);
+        assert_ne!(connack.body[1], 0, "it was let in");
+        assert_eq!(client.closed(), []);
+        connack.body[1]
     }
 
     /// Connects to a broker that may be killed meanwhile; nothing when it was.

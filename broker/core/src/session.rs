@@ -216,6 +216,12 @@ impl Session {
         self.durable.is_some()
     }
 
+    /// Drops what waits in the queue and is not to be kept.
+    pub fn retain_queued(&mut self, keep: impl Fn(&Message) -> bool) {
+        self.queue.retain(|queued| keep(&queued.message));
+        self.queue_bytes = self.queue.iter().map(|queued| queued.message.size()).sum();
+    }
+
     /// Notes a subscription. True when it is new.
     pub fn subscribe(&mut self, filter: &str, options: Options) -> bool {
         self.subscriptions.insert(filter.into(), options).is_none()
@@ -315,14 +321,20 @@ impl Session {
     }
 
     /// Sends what is ready of the persisted part, as far as the client takes more. How many were sent, and the numbers of
-    /// those that cannot be: their time is over, or they are too large [MQTT-3.1.2-25].
-    pub fn pump_durable(&mut self, now: Millis, limits: &Limits, outbox: &mut Outbox) -> (u64, Vec<Number>) {
+    /// those that cannot be: their time is over, they are too large [MQTT-3.1.2-25], or they `may` not be any more.
+    pub fn pump_durable(
+        &mut self,
+        now: Millis,
+        limits: &Limits,
+        outbox: &mut Outbox,
+        mut may: impl FnMut(&Message) -> bool,
+    ) -> (u64, Vec<Number>) {
         let (Some(link), Some(durable)) = (self.link, &mut self.durable) else { return (0, Vec::new()) };
         let window = usize::from(limits.inflight_max.min(link.receive_maximum));
         let under_way = self.outgoing.len() + durable.under_way();
         let mut count = 0;
         let dropped = durable.send(window.saturating_sub(under_way), |entry: &Entry| {
-            let Some(message) = &entry.message else { return false };
+            let Some(message) = entry.message.as_ref().filter(|message| may(message)) else { return false };
             let how = Delivery { qos: entry.qos, retain: entry.retain, identifiers: &entry.identifiers };
             let sent = write_publish(&link, message, &how, Some(entry.id), entry.dup, now, outbox);
             count += u64::from(sent == Delivered::Sent);

@@ -7,6 +7,8 @@ use crate::suggest::nearest;
 use crate::topic::check_topic;
 use crate::yaml::{Key, Node, Value};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// The namespace of resources that name none: AIO's own.
@@ -96,6 +98,34 @@ pub struct Settings {
     /// `forebay.dev/schema` of a ConfigMap: its one entry is the document of the schema of this name,
     /// `aio-sr://<namespace>/<name>:<version>`.
     pub schema: Option<String>,
+    /// `forebay.dev/directory` of a Secret or ConfigMap: its entries are the files of this directory, as Kubernetes would
+    /// mount them.
+    pub directory: Option<PathBuf>,
+    /// `forebay.dev/address` of a listener: the address of this machine that its ports are bound to.
+    pub address: Option<IpAddr>,
+    /// `forebay.dev/allowed-origins` of a listener: the web pages that may connect by WebSocket; all when absent.
+    pub allowed_origins: Option<Vec<String>>,
+    /// `forebay.dev/password-file` of an authentication: users and passwords, which are asked before the methods.
+    pub password_file: Option<PathBuf>,
+    /// `forebay.dev/token-keys` of an authentication: the public keys of service account tokens, a JSON Web Key Set.
+    pub token_keys: Option<TokenKeys>,
+    /// `forebay.dev/token-issuer` of an authentication: who must have issued such tokens.
+    pub token_issuer: Option<String>,
+    /// `forebay.dev/kubernetes-api` of an authentication: the API server that reviews tokens.
+    pub kubernetes_api: Option<String>,
+    /// `forebay.dev/kubernetes-ca` of an authentication: the ConfigMap with the certificates of that server.
+    pub kubernetes_ca: Option<String>,
+    /// `forebay.dev/kubernetes-token-file` of an authentication: the broker's own token for that server.
+    pub kubernetes_token_file: Option<PathBuf>,
+}
+
+/// Where the public keys of tokens are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenKeys {
+    /// In a file.
+    File(PathBuf),
+    /// At an address that begins with `https://`.
+    Url(String),
 }
 
 /// What happens to a message that comes too late to be in order.
@@ -134,7 +164,20 @@ const OWN: &[(&str, &[&str])] = &[
         ],
     ),
     ("RegistryEndpoint", &["forebay.dev/plain-http"]),
-    ("ConfigMap", &["forebay.dev/schema"]),
+    ("ConfigMap", &["forebay.dev/schema", "forebay.dev/directory"]),
+    ("Secret", &["forebay.dev/directory"]),
+    ("BrokerListener", &["forebay.dev/address", "forebay.dev/allowed-origins"]),
+    (
+        "BrokerAuthentication",
+        &[
+            "forebay.dev/password-file",
+            "forebay.dev/token-keys",
+            "forebay.dev/token-issuer",
+            "forebay.dev/kubernetes-api",
+            "forebay.dev/kubernetes-ca",
+            "forebay.dev/kubernetes-token-file",
+        ],
+    ),
 ];
 
 impl Metadata {
@@ -255,6 +298,20 @@ fn count(text: &str) -> Result<u32, String> {
     text.parse().map_err(|_| "must be a whole number, such as \"1000\"".to_owned())
 }
 
+fn path(text: &str) -> Result<PathBuf, String> {
+    match text.is_empty() {
+        true => Err("must name a file or directory".to_owned()),
+        false => Ok(text.into()),
+    }
+}
+
+fn https(text: &str) -> Result<String, String> {
+    let authority = text.strip_prefix("https://").and_then(|rest| rest.split('/').next());
+    let authority = authority.ok_or("must begin with `https://`")?;
+    super::common::check_authority(authority)?;
+    Ok(text.to_owned())
+}
+
 fn apply(key: &str, text: &str, settings: &mut Settings) -> Result<(), String> {
     let positive = |duration: Duration| match duration {
         Duration::ZERO => Err("must be longer than nothing".to_owned()),
@@ -300,6 +357,30 @@ fn apply(key: &str, text: &str, settings: &mut Settings) -> Result<(), String> {
             settings.dead_letter_topic = Some(text.to_owned());
         }
         "schema" => settings.schema = Some(text.to_owned()),
+        "directory" => settings.directory = Some(path(text)?),
+        "address" => {
+            let address = text.parse().map_err(|_| "must be an IP address, such as 0.0.0.0".to_owned())?;
+            settings.address = Some(address);
+        }
+        "allowed-origins" => {
+            let origins = text.split(',').map(|origin| origin.trim().trim_end_matches('/').to_owned());
+            settings.allowed_origins = Some(origins.filter(|origin| !origin.is_empty()).collect());
+            if settings.allowed_origins.as_ref().is_some_and(Vec::is_empty) {
+                return Err("must name at least one origin, such as https://example.com".to_owned());
+            }
+        }
+        "password-file" => settings.password_file = Some(path(text)?),
+        "token-keys" => {
+            settings.token_keys = Some(match text.split_once("://") {
+                Some(("https", _)) => TokenKeys::Url(https(text)?),
+                Some(_) => return Err("must be a file or begin with `https://`".to_owned()),
+                None => TokenKeys::File(path(text)?),
+            });
+        }
+        "token-issuer" => settings.token_issuer = Some(text.to_owned()),
+        "kubernetes-api" => settings.kubernetes_api = Some(https(text)?),
+        "kubernetes-ca" => settings.kubernetes_ca = Some(text.to_owned()),
+        "kubernetes-token-file" => settings.kubernetes_token_file = Some(path(text)?),
         "plain-http" => {
             settings.plain_http = match text {
                 "true" => true,
