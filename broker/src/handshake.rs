@@ -67,9 +67,13 @@ pub async fn establish(
     match tokio::time::timeout(limit, read_connect(broker, socket, &mut bytes)).await {
         Err(_) => {
             metrics::packet_refused("connect-timeout");
+            socket.finish(&[]);
             None
         }
-        Ok(Err(_)) => None,
+        Ok(Err(_)) => {
+            socket.finish(&[]);
+            None
+        }
         Ok(Ok(())) => Entrance { broker, port, socket, peer }.answer(bytes).await,
     }
 }

@@ -5,7 +5,6 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
 
 use forebay_tests::forebay::Serve;
 use forebay_tests::mosquitto::{self, Subscriber, VERSIONS};
@@ -347,6 +346,21 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// The pongs and the payload of binary frames among short frames of the broker.
+fn unframed(mut bytes: &[u8]) -> (Vec<Vec<u8>>, Vec<u8>) {
+    let (mut pongs, mut payload) = (Vec::new(), Vec::new());
+    while let [first, length, rest @ ..] = bytes {
+        let Some((frame, rest)) = rest.split_at_checked(usize::from(*length)) else { break };
+        match first {
+            0x8A => pongs.push(frame.to_vec()),
+            0x82 => payload.extend_from_slice(frame),
+            other => panic!("a frame that begins with {other:02x}"),
+        }
+        bytes = rest;
+    }
+    (pongs, payload)
+}
+
 #[test]
 fn packets_may_be_spread_over_frames_in_any_way() {
     let addr = wait::free_addr();
@@ -364,13 +378,13 @@ fn packets_may_be_spread_over_frames_in_any_way() {
         socket.write_all(&[byte]).unwrap();
     }
     let mut said = Vec::new();
-    while said.windows(2).filter(|two| two == b"\xD0\x00").count() < 2 {
+    while unframed(&said).1 != b"\x20\x02\x00\x00\xD0\x00\xD0\x00" {
         let mut some = [0; 64];
         let n = socket.read(&mut some).expect("an answer");
         assert!(n > 0, "{said:02x?}");
         said.extend_from_slice(&some[..n]);
     }
-    assert!(said.starts_with(b"\x8A\x05alive\x82\x04\x20\x02\x00\x00"), "{said:02x?}");
+    assert_eq!(unframed(&said).0, [b"alive".to_vec()]);
     // The end is agreed on.
     socket.write_all(&frame(0x88, &1000u16.to_be_bytes())).unwrap();
     let mut rest = Vec::new();
@@ -386,5 +400,4 @@ fn packets_may_be_spread_over_frames_in_any_way() {
         let open = forebay.metric("forebay_connections_open", &[]);
         if open == 0.0 { Ok(()) } else { Err(format!("{open} connections")) }
     });
-    let _ = Duration::ZERO;
 }
