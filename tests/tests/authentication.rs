@@ -489,3 +489,65 @@ fn a_clusters_api_server_reviews_tokens() {
         assert_eq!(Client::refused(addr, &Connect::v5("c2").authentication("K8S-SAT", bad)), NOT_AUTHORIZED);
     }
 }
+
+#[test]
+fn attributes_come_from_the_first_subject_on_the_way_up() {
+    let addr = wait::free_addr();
+    let (authority, clients) = (Authority::new("Servers"), Authority::new("Contoso Root"));
+    let plant = clients.intermediate("Contoso Plant");
+    let unnamed = clients.intermediate("Contoso Warehouse");
+    let x509 = "\
+method: X509
+x509Settings:
+  trustedClientCaCert: contoso
+  authorizationAttributes:
+    root: {subject: 'CN = Contoso Root', attributes: {where: anywhere}}
+    plant: {subject: 'CN = Contoso Plant', attributes: {where: plant}}
+    fan: {subject: 'CN = smart-fan', attributes: {where: hall}}";
+    let rules = "\
+- principals: {attributes: [{where: anywhere}, {where: plant}, {where: hall}]}
+  brokerResources:
+    - method: Connect
+      clientIds: ['{principal.username}']
+    - {method: Publish, topics: ['{principal.attributes.where}/{principal.username}']}
+";
+    let resources = Resources::default()
+        .with("listener.yaml", &broker_listener(&[format!("{}\nauthorizationRef: rules", tls_port(addr))]))
+        .with("authentication.yaml", &broker_authentication("abc", &[], &[x509]))
+        .with("rules.yaml", &forebay_tests::resources::broker_authorization("rules", rules))
+        .with("trusted.yaml", &config_map("contoso", &[("ca.pem", &clients.certificate)]))
+        .with("server.yaml", &authority.server().secret("server"))
+        .with("ca.crt", &authority.certificate);
+    let forebay = Serve::new().file(resources.path()).start();
+    let ca = resources.file("ca.crt").display().to_string();
+    let directory = tempfile::TempDir::new().unwrap();
+    let mut watcher = Client::connect(forebay.addr, &Connect::v5("watcher"));
+    watcher.subscribe("#", 0);
+    // What else is sent along is no part of the way: it was not needed to get to the root.
+    let cases = [
+        (&plant, "smart-fan", "", "hall/smart-fan"),
+        (&plant, "pump", "", "plant/pump"),
+        (&unnamed, "pump", plant.certificate.as_str(), "anywhere/pump"),
+        (&clients, "valve", plant.certificate.as_str(), "anywhere/valve"),
+    ];
+    for (issuer, name, along, topic) in cases {
+        let mut identity = issuer.client(name);
+        if !std::ptr::eq(issuer, &clients) {
+            identity.certificate += &issuer.certificate;
+        }
+        identity.certificate += along;
+        let (certificate, key) = identity.write(directory.path(), "client");
+        let login = ["--cafile", &ca, "--cert", &certificate, "--key", &key, "-i", name];
+        // The others are acknowledged with an error and go nowhere.
+        for place in ["hall", "plant", "anywhere"] {
+            let mut command = Command::new("mosquitto_pub");
+            command.args(["-h", "127.0.0.1", "-p", &addr.port().to_string(), "-V", "mqttv5", "-q", "1"]);
+            command.args(["-t", &format!("{place}/{name}"), "-m", "m"]).args(login);
+            process::run(command);
+        }
+        assert_eq!(watcher.receive().topic, topic);
+        watcher.settle();
+        let other = ["--cafile", &ca, "--cert", &certificate, "--key", &key, "-i", "somebody-else"];
+        assert!(!may_publish(addr, "mqttv5", &other));
+    }
+}

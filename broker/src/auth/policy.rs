@@ -117,8 +117,8 @@ impl Principal {
                 "username" => (self.username.as_ref(), true),
                 _ => (self.attributes.get(name.strip_prefix("attributes.")?), false),
             };
-            let harmless = |c: char| !matches!(c, '+' | '#' | '*' | '?') && !(own_choice && c == '/');
-            let value = value.filter(|value| !value.is_empty() && value.chars().all(harmless))?;
+            let harmful = |c: char| matches!(c, '+' | '#' | '*' | '?') || (own_choice && c == '/');
+            let value = value.filter(|value| !value.is_empty() && !value.contains(harmful))?;
             out.push_str(before);
             out.push_str(value);
             rest = after;
