@@ -551,3 +551,36 @@ x509Settings:
         assert!(!may_publish(addr, "mqttv5", &other));
     }
 }
+
+#[test]
+fn a_clusters_keys_are_fetched_from_where_it_publishes_them() {
+    let (authority, old, new) = (Authority::new("Public"), Cluster::new("old"), Cluster::new("new"));
+    let published = std::sync::Arc::new(std::sync::Mutex::new(old.keys()));
+    let answer = std::sync::Arc::clone(&published);
+    let issuer =
+        https::Server::start(&authority.server(), None, move |_| (200, answer.lock().unwrap().clone()));
+    let addr = wait::free_addr();
+    let keys = format!("https://localhost:{}/openid/v1/jwks", issuer.addr.port());
+    let annotations =
+        [("token-keys", keys.as_str()), ("token-issuer", "https://kubernetes.default.svc.cluster.local")];
+    let resources = Resources::default()
+        .with("listener.yaml", &broker_listener(&[port(addr)]))
+        .with("authentication.yaml", &broker_authentication("abc", &annotations, &[TOKENS]))
+        .with("ca.crt", &authority.certificate);
+    let ca = resources.file("ca.crt").display().to_string();
+    let _forebay = Serve::new().file(resources.path()).env("SSL_CERT_FILE", &ca).start();
+    let connect = |token: &str| Connect::v5("c").authentication("K8S-SAT", token);
+    for _ in 0..3 {
+        Client::connect(addr, &connect(&old.token("a", AUDIENCE, 3600))).disconnect();
+    }
+    assert_eq!(issuer.requests().len(), 1, "keys are kept");
+    assert_eq!(issuer.requests()[0].line, "GET /openid/v1/jwks");
+    let elsewhere = old.token_with("a", AUDIENCE, 3600, &json!({"iss": "https://elsewhere"}));
+    assert_eq!(Client::refused(addr, &connect(&elsewhere)), NOT_AUTHORIZED);
+    // A key that is not known yet is not asked for again and again, whoever names it.
+    *published.lock().unwrap() = new.keys();
+    for _ in 0..3 {
+        assert_eq!(Client::refused(addr, &connect(&new.token("a", AUDIENCE, 3600))), NOT_AUTHORIZED);
+    }
+    assert_eq!(issuer.requests().len(), 1);
+}

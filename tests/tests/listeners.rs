@@ -401,3 +401,32 @@ fn packets_may_be_spread_over_frames_in_any_way() {
         if open == 0.0 { Ok(()) } else { Err(format!("{open} connections")) }
     });
 }
+
+#[test]
+fn pings_without_end_keep_nobody_from_their_turn() {
+    let addr = wait::free_addr();
+    let (resources, _) = resources(&[web(addr)]);
+    let forebay = Serve::new().file(resources.path()).env("TOKIO_WORKER_THREADS", "1").start();
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let pings = frame(0x89, b"ping").repeat(10_000);
+    let flood: Vec<_> = (0..2)
+        .map(|_| {
+            let (mut socket, stop, pings) = (web_socket(addr), std::sync::Arc::clone(&stop), pings.clone());
+            std::thread::spawn(move || {
+                // It never reads what it is answered.
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) && socket.write_all(&pings).is_ok() {}
+            })
+        })
+        .collect();
+    let mut client = Client::connect(forebay.addr, &Connect::v5("patient"));
+    client.subscribe("t", 1);
+    for n in 0..50u8 {
+        client.send(&client.publish_bytes("t", 0, false, &[], &[n]));
+        assert_eq!(client.receive().payload, [n]);
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    // Sent no CONNECT in time: the broker ends them.
+    for thread in flood {
+        thread.join().expect("the flood ends");
+    }
+}

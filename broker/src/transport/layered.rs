@@ -20,6 +20,8 @@ use super::websocket::{self, WebSocket};
 
 /// Bytes read from the socket at once. Twice a TLS record: what arrived is never much more than the caller has room for.
 const INPUT_BYTES: usize = 32 * 1024;
+/// Reads from the socket in a row that bring nothing for MQTT.
+const FILLS_MAX: usize = 16;
 /// Plain bytes taken for one write to the socket.
 const CHUNK_BYTES: usize = 64 * 1024;
 
@@ -110,7 +112,7 @@ impl Layered {
         if buffer.is_empty() {
             return Ok(0);
         }
-        loop {
+        for _ in 0..FILLS_MAX {
             {
                 let mut layers = self.layers.lock();
                 let taken = layers.take(buffer)?;
@@ -123,6 +125,8 @@ impl Layered {
                 return Ok(0);
             }
         }
+        // A peer that sends nothing but pings has had its turn; the socket is readable still.
+        Err(io::ErrorKind::WouldBlock.into())
     }
 
     /// One read from the socket, passed through TLS. Only the connection's own task reads, so that the bytes keep their
