@@ -77,7 +77,8 @@ pub async fn run(
 ) {
     let socket = Arc::new(transport);
     let established = tokio::select! {
-        established = handshake::establish(&broker, &port, &socket, peer) => established,
+        // Boxed, so that a connection that is served takes no room for what is over.
+        established = Box::pin(handshake::establish(&broker, &port, &socket, peer)) => established,
         _ = stop.wait_for(|stop| *stop) => return,
     };
     drop(stop);

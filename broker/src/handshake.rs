@@ -195,8 +195,7 @@ impl Entrance<'_> {
         let v5 = connect.version.is_v5();
         let assigned = connect.client_id.is_empty();
         let client_id: Box<str> = if assigned { broker.assign_client_id() } else { connect.client_id.into() };
-        // Boxed: what it takes to find out is room that a connection which is served does not need.
-        let (identity, access, login) = Box::pin(self.admit(connect, &client_id)).await?;
+        let (identity, access, login) = self.admit(connect, &client_id).await?;
         let now = clock::monotonic();
         let asked = match (v5, connect.clean_start) {
             (true, _) => properties.session_expiry().unwrap_or(0),
