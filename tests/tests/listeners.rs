@@ -430,3 +430,106 @@ fn pings_without_end_keep_nobody_from_their_turn() {
         thread.join().expect("the flood ends");
     }
 }
+
+#[test]
+fn what_one_read_brings_is_one_write_also_to_a_client_of_tls() {
+    let addr = wait::free_addr();
+    let (resources, ca) = resources(&[tls(addr, "server")]);
+    let trace = tempfile::TempDir::new().unwrap();
+    let file = trace.path().join("trace");
+    let strace = ["strace", "-D", "-f", "-q", "-s", "0", "-e", "trace=write,writev,sendto,sendmsg", "-o"];
+    let strace = [strace.as_slice(), &[file.to_str().unwrap()]].concat();
+    let mut forebay = Serve::new().file(resources.path()).under(&strace).start();
+    let mut subscriber = tls_client(addr, &ca);
+    subscriber.write_all(&Connect::v4("tls").bytes()).unwrap();
+    subscriber.write_all(&mqtt::packet(0x82, &[&[0, 1][..], &mqtt::text("t"), &[0]].concat())).unwrap();
+    subscriber.read_exact(&mut [0; 9]).unwrap();
+    let mut publisher = Client::connect(forebay.addr, &Connect::v4("plain"));
+    let message = publisher.publish_bytes("t", 0, false, &[], &[7; 200]);
+    // Three TLS records, all at once.
+    let batch = message.repeat(200);
+    publisher.send(&batch);
+    let mut received = vec![0; batch.len()];
+    subscriber.read_exact(&mut received).unwrap();
+    assert!(received == batch);
+    publisher.settle();
+    forebay.terminate();
+    let sizes: Vec<usize> = wait::until("strace has written everything", || {
+        let text = std::fs::read_to_string(&file).map_err(|error| error.to_string())?;
+        match text.contains("+++ exited with 0 +++") {
+            true => Ok(text.lines().filter_map(|line| line.rsplit_once("= ")?.1.parse().ok()).collect()),
+            false => Err("the end is missing".to_owned()),
+        }
+    });
+    let large: Vec<_> = sizes.iter().filter(|size| **size > 4096).collect();
+    assert!(
+        large.len() <= 2 && large.iter().copied().sum::<usize>() > batch.len(),
+        "writes of {sizes:?} bytes"
+    );
+}
+
+#[test]
+fn bytes_at_random_do_no_harm() {
+    let (secure, websocket) = (wait::free_addr(), wait::free_addr());
+    let (resources, ca) = resources(&[tls(secure, "server"), web(websocket)]);
+    let forebay = Serve::new().file(resources.path()).options(&["--connect-timeout", "2s"]).start();
+    let mut state = 0x2545_F491_4F6C_DD1Du64;
+    let mut random = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    for round in 0..60 {
+        let bytes: Vec<u8> = (0..500).map(|_| random()).collect();
+        let mut raw = TcpStream::connect(secure).unwrap();
+        let _ = raw.write_all(&[&b"\x16\x03\x01"[..], &bytes].concat());
+        let mut inside = tls_client(secure, &ca);
+        let _ = inside.write_all(&bytes);
+        let mut framed = web_socket(websocket);
+        // Sometimes well framed, sometimes not; after a CONNECT or without one.
+        if round % 2 == 0 {
+            let _ = framed.write_all(&frame(0x82, &Connect::v5(&format!("c{round}")).bytes()));
+        }
+        let _ = match round % 3 {
+            0 => framed.write_all(&bytes),
+            1 => framed.write_all(&frame(0x82, &bytes[..120])),
+            _ => framed.write_all(&frame(0x80 | (bytes[0] & 0x0F), &bytes[..100])),
+        };
+    }
+    mosquitto::publish(secure, "mqttv5", "t", "m", 1, &["--cafile", &ca]);
+    wait::until("all of them are gone", || {
+        let open = forebay.metric("forebay_connections_open", &[]);
+        if open == 0.0 { Ok(()) } else { Err(format!("{open} connections\n{}", forebay.output())) }
+    });
+    assert!(!forebay.output().contains("panicked"), "{}", forebay.output());
+}
+
+#[test]
+fn validate_tries_what_listeners_are_made_of() {
+    let authority = Authority::new("Test authority");
+    let addr = wait::free_addr();
+    let mixed = forebay_tests::pki::Identity {
+        certificate: authority.server().certificate,
+        key: authority.server().key,
+    };
+    let cases = [
+        (authority.server().secret("server"), true, ""),
+        (mixed.secret("server"), false, "has a key that is not the certificate's"),
+    ];
+    for (secret, right, expected) in cases {
+        let resources = Resources::default()
+            .with(
+                "l.yaml",
+                &broker_listener(&[
+                    tls(addr, "server"),
+                    format!("{}\nauthenticationRef: default", plain(wait::free_addr())),
+                ]),
+            )
+            .with("s.yaml", &secret);
+        let (status, output) =
+            forebay_tests::forebay::run(["validate".as_ref(), "-f".as_ref(), resources.path().as_os_str()]);
+        assert_eq!(status.success(), right, "{output}");
+        assert!(output.contains(expected), "{output}");
+    }
+}

@@ -181,3 +181,39 @@ fn ports_come_and_go() {
     assert!(trusts(two, &ca, &[]));
     assert_eq!(subscriber.receive().payload, "m");
 }
+
+#[test]
+fn a_port_that_begins_to_ask_lets_nobody_stay_unasked() {
+    let addr = wait::free_addr();
+    let resources = Resources::default();
+    let passwords = resources.file("passwords").display().to_string();
+    assert!(forebay::run(["passwd", "-b", "-I", "100", &passwords, "ada", "x"]).0.success());
+    let open = format!("port: {}", addr.port());
+    let resources = resources
+        .with("listener.yaml", &broker_listener(&[open.clone()]))
+        .with("authentication.yaml", &broker_authentication("abc", &[("password-file", "passwords")], &[]));
+    let _forebay = Serve::new().file(resources.path()).start();
+    let anonymous = Client::connect(addr, &Connect::v5("anonymous"));
+    let asking = broker_listener(&[format!("{open}\nauthenticationRef: abc")]);
+    let _resources = resources.with("listener.yaml", &asking);
+    let said = anonymous.closed();
+    assert_eq!((said[0].kind(), said[0].body[0]), (forebay_tests::mqtt::DISCONNECT, 0x98), "{said:02x?}");
+    assert_eq!(Client::refused(addr, &Connect::v5("anonymous")), 0x87);
+    Client::connect(addr, &Connect::v5("a").login("ada", "x")).disconnect();
+}
+
+#[test]
+fn certificates_of_the_brokers_own_are_replaced_before_they_end() {
+    let addr = wait::free_addr();
+    let port = format!(
+        "port: {}\ntls:\n  mode: Automatic\n  certManagerCertificateSpec:\n    issuerRef: {{name: any, kind: Issuer}}\n    duration: 6s\n    renewBefore: 3s",
+        addr.port()
+    );
+    let resources = Resources::default().with("listener.yaml", &broker_listener(&[port]));
+    let forebay = Serve::new().file(resources.path()).start();
+    let ca = forebay.own_data_dir().join("tls/ca.crt").display().to_string();
+    assert!(trusts(addr, &ca, &[]));
+    // Three times three seconds: the first one has ended by then.
+    forebay.wait_metric("forebay_reloads", &["result=\"applied\""], 3.0);
+    assert!(trusts(addr, &ca, &[]));
+}

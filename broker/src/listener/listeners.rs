@@ -242,7 +242,7 @@ impl Listeners {
 }
 
 impl State {
-    /// Lets a plan hold; every port of it is bound. The ports whose policy has changed.
+    /// Lets a plan hold; every port of it is bound. Whose clients may do something else than before.
     fn apply(&mut self, plan: Plan) -> Changed {
         let Plan { ports, authority, renew } = plan;
         (self.authority, self.renew) = (authority, renew);
@@ -252,12 +252,15 @@ impl State {
             let wanted = (address, port);
             let Some(known) = before.iter().find(|known| known.wanted == wanted) else { continue };
             settings.guard = authorization.map(|(name, policy)| self.guard(name, policy, &mut changed));
-            let same = match (&known.port.settings().guard, &settings.guard) {
+            let old = known.port.settings();
+            let same = match (&old.guard, &settings.guard) {
                 (None, None) => true,
                 (Some(old), Some(new)) => Arc::ptr_eq(old, new),
                 _ => false,
             };
-            if !same {
+            // Whoever came in when nobody was asked has to come again and be asked.
+            let asks_now = settings.authentication.is_some() && old.authentication.is_none();
+            if !same || asks_now {
                 changed.ports.push(Arc::clone(&known.port));
             }
             known.port.replace(settings);
