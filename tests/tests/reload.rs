@@ -190,7 +190,7 @@ fn a_port_that_begins_to_ask_lets_nobody_stay_unasked() {
     assert!(forebay::run(["passwd", "-b", "-I", "100", &passwords, "ada", "x"]).0.success());
     let open = format!("port: {}", addr.port());
     let resources = resources
-        .with("listener.yaml", &broker_listener(&[open.clone()]))
+        .with("listener.yaml", &broker_listener(std::slice::from_ref(&open)))
         .with("authentication.yaml", &broker_authentication("abc", &[("password-file", "passwords")], &[]));
     let _forebay = Serve::new().file(resources.path()).start();
     let anonymous = Client::connect(addr, &Connect::v5("anonymous"));

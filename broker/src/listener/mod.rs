@@ -5,9 +5,11 @@ pub mod admission;
 mod authority;
 mod certificates;
 pub mod listeners;
+mod methods;
 mod plan;
 mod port;
 pub mod reload;
+mod rules;
 mod secrets;
 
 use std::io;
