@@ -22,11 +22,12 @@ use crate::broker::{Broker, Limits};
 use crate::cli;
 use crate::graphs::Graphs;
 use crate::health::Health;
-use crate::listener::{self, listeners::Listeners, reload};
+use crate::listener::listeners::Listeners;
+use crate::listener::reload::{self, Watch};
 use crate::persistence::{self, Persistence, Policy};
 use crate::services::schema_registry::SchemaRegistryService;
 use crate::services::state_store::StateStoreService;
-use crate::{clock, delivery, housekeeping, schemas};
+use crate::{clock, delivery, housekeeping, listener, schemas};
 
 /// Upper bounds of the latency histogram of operations, seconds.
 const OPERATION_BUCKETS: [f64; 12] = [1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 1e-3, 1e-2, 1e-1, 1.0];
@@ -120,6 +121,7 @@ async fn serve(
     let started = |error: std::io::Error| ServeError::Start(error.to_string());
     let mut terminate = signal(SignalKind::terminate()).map_err(started)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(started)?;
+    let read = reload::look(&options.files);
     let loaded = Arc::new(config::load(&options.files));
     let errors = counter!("aio_dataflow_reconcile_errors");
     for finding in &loaded.findings {
@@ -164,7 +166,7 @@ async fn serve(
     let (stop, stopped) = watch::channel(false);
     listeners.run(&broker, &stopped);
     drop(stopped);
-    tokio::spawn(reload::watch(listeners, options.files.clone(), hangup));
+    tokio::spawn(Watch::new(listeners, options.files.clone()).run(read, hangup));
     if let Some(listener) = admin_listener {
         tokio::spawn(admin::run(listener, Arc::clone(&admin)));
     }

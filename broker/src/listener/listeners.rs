@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use super::admission::{Admission, Limits};
 use super::plan::{Plan, PortPlan, Surroundings, plan};
 use super::port::{Port, Protocol, Settings};
+use super::seen::Seen;
 use super::{bind, run};
 use crate::auth::access::Guard;
 use crate::auth::{Authentication, Method, PasswordFile};
@@ -60,7 +61,7 @@ struct State {
     /// Bound, but not accepted from yet.
     waiting: Vec<(TcpListener, Arc<Port>)>,
     /// Files that the ports depend on, beside those of the resources.
-    files: Vec<PathBuf>,
+    files: Vec<Seen>,
     authority: Option<PathBuf>,
     renew: Option<SystemTime>,
 }
@@ -96,6 +97,7 @@ impl Listeners {
             state: Mutex::default(),
         };
         let mut state = State { files, ..State::default() };
+        state.files.extend(listeners.password_file.as_deref().map(Seen::now));
         let settings = listeners.own_settings().map_err(ServeError::Start)?;
         let own = match (options.listen.as_slice(), plan.ports.is_empty()) {
             ([], true) => vec![ADDRESS_DEFAULT],
@@ -148,7 +150,8 @@ impl Listeners {
             .filter(|finding| finding.is_error() && finding.resource.is_none())
             .map(ToString::to_string)
             .collect();
-        let (planned, files) = plan(loaded, &self.surroundings);
+        let (planned, mut files) = plan(loaded, &self.surroundings);
+        files.extend(self.password_file.as_deref().map(Seen::now));
         let plan = planned.unwrap_or_else(|more| {
             faults.extend(more);
             Plan::default()
@@ -156,9 +159,8 @@ impl Listeners {
         let own = self.own_settings().inspect_err(|fault| faults.push(fault.clone())).ok();
         let mut state = self.state.lock();
         // What a change waits for is watched even where it cannot be made yet.
+        state.files.retain(|old| files.iter().all(|new| new.path != old.path));
         state.files.extend(files.iter().cloned());
-        state.files.sort();
-        state.files.dedup();
         let (true, Some(own)) = (faults.is_empty(), own) else {
             // A certificate that is due is tried again, but not every second.
             state.renew = state.renew.map(|renew| renew.max(SystemTime::now() + RETRY));
@@ -199,11 +201,9 @@ impl Listeners {
         Ok(Settings { authentication, ..Settings::open() })
     }
 
-    /// Files that the ports depend on, beside those of the resources.
-    pub fn files(&self) -> Vec<PathBuf> {
-        let mut files = self.state.lock().files.clone();
-        files.extend(self.password_file.clone());
-        files
+    /// Files that the ports depend on, beside those of the resources, as they were when they were read.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.state.lock().files.clone()
     }
 
     /// Whether a certificate has to be made anew.

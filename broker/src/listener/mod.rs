@@ -11,6 +11,7 @@ mod port;
 pub mod reload;
 mod rules;
 mod secrets;
+mod seen;
 
 use std::io;
 use std::net::SocketAddr;

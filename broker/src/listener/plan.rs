@@ -15,6 +15,7 @@ use rustls::ServerConfig;
 use super::authority::Authority;
 use super::port::{Protocol, Settings};
 use super::secrets::{Secrets, find};
+use super::seen::Seen;
 use super::{certificates, methods, rules};
 use crate::auth::Authentication;
 use crate::auth::policy::Policy;
@@ -63,8 +64,8 @@ pub struct Plan {
     pub renew: Option<SystemTime>,
 }
 
-/// Works out all ports. With the plan or the faults come the files that were looked at.
-pub fn plan(loaded: &Loaded, surroundings: &Surroundings) -> (Result<Plan, Vec<String>>, Vec<PathBuf>) {
+/// Works out all ports. With the plan or the faults come the files that were looked at, as they were.
+pub fn plan(loaded: &Loaded, surroundings: &Surroundings) -> (Result<Plan, Vec<String>>, Vec<Seen>) {
     let secrets = Secrets::new(&loaded.resources);
     let mut planning =
         Planning { loaded, surroundings, secrets, plan: Plan::default(), authentications: BTreeMap::new() };

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use config::{Resource, Resources};
 
+use super::seen::Seen;
+
 /// The largest entry that is read from a directory.
 const ENTRY_BYTES_MAX: u64 = 1 << 20;
 
@@ -12,8 +14,8 @@ const ENTRY_BYTES_MAX: u64 = 1 << 20;
 #[derive(Debug)]
 pub struct Secrets<'a> {
     resources: &'a Resources,
-    /// Files that were looked at.
-    pub files: Vec<PathBuf>,
+    /// Files that were looked at, as they were before.
+    pub files: Vec<Seen>,
 }
 
 impl<'a> Secrets<'a> {
@@ -49,9 +51,9 @@ impl<'a> Secrets<'a> {
             all.push(b'\n');
         };
         if let Some(directory) = self.directory(map) {
-            let paths = entries(&directory).map_err(|fault| format!("the ConfigMap `{name}` {fault}"))?;
             // A file that comes changes the directory only.
-            self.files.push(directory);
+            self.files.push(Seen::now(&directory));
+            let paths = entries(&directory).map_err(|fault| format!("the ConfigMap `{name}` {fault}"))?;
             for path in paths {
                 add(&self.read(&path).map_err(|fault| format!("the ConfigMap `{name}` {fault}"))?);
             }
@@ -64,7 +66,7 @@ impl<'a> Secrets<'a> {
     /// A path that a resource names; relative ones begin where the resource stands.
     pub fn path<T>(&mut self, owner: &Resource<T>, path: &Path) -> PathBuf {
         let path = beside(owner, path);
-        self.files.push(path.clone());
+        self.files.push(Seen::now(&path));
         path
     }
 
@@ -73,7 +75,7 @@ impl<'a> Secrets<'a> {
     }
 
     fn read(&mut self, path: &Path) -> Result<Vec<u8>, String> {
-        self.files.push(path.to_owned());
+        self.files.push(Seen::now(path));
         let shown = path.display();
         let fail = |error: std::io::Error| format!("cannot be read: {shown}: {error}");
         match std::fs::metadata(path).map_err(fail)?.len() {
