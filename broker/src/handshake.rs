@@ -154,10 +154,11 @@ impl Entrance<'_> {
             password: connect.password,
             certificates: &certificates,
         };
-        let (peer, refuse) = (self.peer, |reason, why: &str| {
-            tracing::info!(peer = %self.peer, client = client_id, "a client is not let in: {why}");
+        let peer = self.peer;
+        let refuse = |reason, why: &str| {
+            tracing::info!(%peer, client = client_id, "a client is not let in: {why}");
             Err(reason)
-        });
+        };
         let authenticated = authentication.authenticate(&credentials, category);
         let identity = match tokio::time::timeout(AUTHENTICATION_LIMIT, authenticated).await {
             Ok(Ok(identity)) => identity,
@@ -187,6 +188,18 @@ impl Entrance<'_> {
         tracing::debug!(%peer, client = client_id, user = identity.username, "a client is who it says");
         let login = method.map(|method| Box::new(Login::new(method, self.port, category, client_id)));
         Ok((identity, access, login))
+    }
+
+    /// Whether nothing has changed since the client was admitted that would have sent it away.
+    fn is_still_admitted(&self, identity: &Identity, access: Option<&Access>) -> bool {
+        let settings = self.port.settings();
+        let asked = identity.is_proven || settings.authentication.is_none();
+        asked
+            && match (&settings.guard, access) {
+                (None, None) => true,
+                (Some(guard), Some(access)) => access.is_under(guard) && access.connects(),
+                _ => false,
+            }
     }
 
     async fn accept(&self, connect: &Connect<'_>) -> Result<Established, ReasonCode> {
@@ -227,6 +240,9 @@ impl Entrance<'_> {
             },
             now,
         );
+        if !self.is_still_admitted(&identity, access.as_deref()) {
+            opened.client.lock().kick(ReasonCode::AdministrativeAction);
+        }
         if let Err(reason) = written(broker, &opened).await {
             opened.client.lock().session.expiry = 0;
             broker.close(&opened.client, opened.number, now, false);

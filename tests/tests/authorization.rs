@@ -224,6 +224,11 @@ fn a_policy_that_changes_sends_clients_away_and_holds_for_those_that_were_away()
     let mut away = Client::connect(addr, &session("away"));
     assert_eq!(subscribe(&mut away, 5, &["a/#", "b/#"]), [1, 1]);
     away.disconnect();
+    // The same with a queue on disk.
+    let kept = || session("kept").property(&mqtt::user_property("aio-persistence", "true"));
+    let mut client = Client::connect(addr, &kept());
+    assert_eq!(subscribe(&mut client, 5, &["a/#", "b/#"]), [1, 1]);
+    client.disconnect();
     let mut publisher = Client::connect(forebay.addr, &Connect::v5("publisher"));
     publisher.publish("a/1", 1, b"allowed still");
     assert_eq!(here.receive().topic, "a/1");
@@ -236,8 +241,9 @@ fn a_policy_that_changes_sends_clients_away_and_holds_for_those_that_were_away()
     publisher.settle();
     publisher.publish("a/2", 1, b"not any more");
     publisher.publish("b/2", 1, b"allowed still");
-    for id in ["here", "away"] {
-        let mut back = Client::connect(addr, &session(id));
+    for id in ["here", "away", "kept"] {
+        let connect = if id == "kept" { kept() } else { session(id) };
+        let mut back = Client::connect(addr, &connect);
         assert!(back.session_present());
         assert_eq!(back.receive().topic, "b/2", "{id}");
         back.settle();

@@ -87,6 +87,11 @@ impl Access {
         self.count(self.ask(|state| state.granted.connect))
     }
 
+    /// Whether it may connect; not counted.
+    pub fn connects(&self) -> bool {
+        self.ask(|state| state.granted.connect)
+    }
+
     /// Whether it may publish to a topic.
     pub fn may_publish(&self, topic: &str) -> bool {
         self.count(self.ask(|state| {

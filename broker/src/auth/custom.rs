@@ -132,7 +132,8 @@ impl Custom {
                 };
                 let expires = allowed.expiry.as_deref().map(expiry).transpose()?;
                 let username = username.map(str::to_owned);
-                let identity = Identity { username, attributes: allowed.attributes, expires };
+                let identity =
+                    Identity { username, attributes: allowed.attributes, expires, ..Identity::default() };
                 Ok(Answer::Verdict(Verdict::Accepted(identity)))
             }
             StatusCode::FORBIDDEN => {

@@ -46,6 +46,8 @@ pub struct Credentials<'a> {
 /// Who a client has proven to be.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Identity {
+    /// It was asked, and has proven it.
+    pub is_proven: bool,
     /// Its name.
     pub username: Option<String>,
     /// What is known of it.
@@ -145,7 +147,7 @@ impl Authentication {
                 Verdict::NotRelevant => {}
                 Verdict::Accepted(identity) => {
                     category::count("aio_broker_authentication_successes", category);
-                    return Ok(identity);
+                    return Ok(Identity { is_proven: true, ..identity });
                 }
                 Verdict::Refused(refusal) => {
                     category::count("aio_broker_authentication_failures", category);

@@ -99,7 +99,7 @@ impl ServiceAccountTokens {
             Keys::Web { keys, issuer } => {
                 let claims = self.verify(token, keys, issuer.as_deref()).await?;
                 let (attributes, expires) = (claims.attributes(), Some(claims.expires()));
-                Ok(Identity { username: claims.sub, attributes, expires })
+                Ok(Identity { username: claims.sub, attributes, expires, ..Identity::default() })
             }
         }
     }

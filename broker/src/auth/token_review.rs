@@ -94,7 +94,12 @@ impl Reviewer {
                 attributes.insert(name.to_owned(), value.clone());
             }
         }
-        Ok(Identity { username: Some(status.user.username), attributes, expires: Some(claims.expires()) })
+        Ok(Identity {
+            username: Some(status.user.username),
+            attributes,
+            expires: Some(claims.expires()),
+            ..Identity::default()
+        })
     }
 
     /// The attributes of a service account; none when the broker may not look.

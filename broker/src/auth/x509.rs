@@ -118,7 +118,7 @@ impl X509 {
         let username = certificate.subject().iter_common_name().last();
         let username = username.and_then(|name| name.as_str().ok()).map(str::to_owned);
         let attributes = matching.map(|found| found.attributes.clone()).unwrap_or_default();
-        Ok(Identity { username, attributes, expires: expires(&certificate) })
+        Ok(Identity { username, attributes, expires: expires(&certificate), ..Identity::default() })
     }
 }
 
