@@ -3,7 +3,7 @@
 use std::fs::{self, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::num::NonZeroU32;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
@@ -130,6 +130,10 @@ fn write(path: &Path, lines: &[String]) -> Result<(), String> {
             writeln!(file, "{line}")?;
         }
         file.sync_all()?;
+        if let Ok(known) = fs::metadata(&path) {
+            // The broker may run as somebody else than whoever writes here; only root can see to that.
+            let _ = chown(&new, Some(known.uid()), Some(known.gid()));
+        }
         fs::rename(&new, &path)
     })();
     written.map_err(|error| {

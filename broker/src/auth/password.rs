@@ -89,6 +89,9 @@ impl PasswordHash {
     /// # Errors
     /// When there is no randomness, or the password cannot be hashed so.
     pub fn make(kind: HashKind, iterations: NonZeroU32, password: &[u8]) -> Result<Self, String> {
+        if iterations.get() > ITERATIONS_MAX {
+            return Err(format!("more than {ITERATIONS_MAX} iterations are not read again"));
+        }
         let mut salt = vec![0; SALT_BYTES];
         rand::fill(&mut salt).map_err(|_| "the operating system gives no random bytes".to_owned())?;
         let mut made = match kind {
