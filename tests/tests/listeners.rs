@@ -43,10 +43,9 @@ fn resources(ports: &[String]) -> (Resources, String) {
 fn several_ports_at_once_share_one_broker() {
     let (one, two, three) = (wait::free_addr(), wait::free_addr(), wait::free_addr());
     let (resources, ca) = resources(&[plain(one), tls(two, "server"), web(three)]);
-    let forebay = Serve::new().file(resources.path()).start();
-    let output = forebay.output();
+    let mut forebay = Serve::new().file(resources.path()).start();
     for (protocol, addr) in [("mqtt ", forebay.addr), ("mqtt ", one), ("mqtts", two), ("ws   ", three)] {
-        assert!(output.contains(&format!("{protocol}  {addr}")), "{addr} is not said to be bound:\n{output}");
+        forebay.process.says(&format!("{protocol}  {addr}"));
     }
     let mut raw = Client::connect(forebay.addr, &Connect::v5("raw"));
     raw.subscribe("t/#", 1);
@@ -250,7 +249,7 @@ fn the_broker_makes_certificates_itself() {
     let mut kept = None;
     for _ in 0..2 {
         let mut forebay = Serve::new().file(resources.path()).data_dir(data.path()).start();
-        assert!(forebay.output().contains(&ca), "{}", forebay.output());
+        forebay.process.says(&ca);
         mosquitto::publish(addr, "mqttv5", "t", "m", 1, &["--cafile", &ca]);
         let authority = std::fs::read_to_string(&ca).unwrap();
         // Clients trust it, so it must stay the same.
