@@ -3,15 +3,16 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::checkpoint::{self, About, TEMPORARY};
 use crate::codec::{Encoded, block_is_whole, put_moved};
 use crate::disk::DiskFile;
+use crate::error::is_full;
 use crate::event::Lsn;
 use crate::failpoint::failpoint;
-use crate::frame::{MOVES, SYNCED_BEFORE, put_frame};
 use crate::index::{Location, Segment};
 use crate::line::Room;
 use crate::recovery::Kept;
@@ -25,6 +26,10 @@ const SLICE: usize = 1 << 20;
 const MOVE_BYTES: u64 = 512 << 10;
 /// Space on the device that is given up when it is full, so that there is room to tidy up.
 const BALLAST: &str = "reserve";
+/// On a full device, less dead log than this is not worth a checkpoint.
+const SHORT_DEAD_MIN: u64 = 64 << 10;
+/// Segments that are given back in one piece of work.
+const DELETE_MAX: usize = 4;
 
 /// What there is to do besides commits.
 #[derive(Debug, Default)]
@@ -43,6 +48,8 @@ pub(crate) struct Chores {
     /// Segments with damaged messages, which cannot be moved.
     stuck: HashSet<u64>,
     ballast: u64,
+    /// There was no room for the ballast: it is not tried again before this moment.
+    ballast_again: Option<Instant>,
     /// The device was full, and the ballast is given up.
     short: bool,
 }
@@ -56,12 +63,14 @@ struct Running {
     about: About,
     /// Who had asked for one when it was begun.
     asked: u64,
+    /// Log that had been written since the one before.
+    since: u64,
 }
 
 impl Chores {
     /// `since` is the log behind the newest checkpoint.
     pub(crate) fn new(kept: Vec<Kept>, since: u64) -> Self {
-        Self { kept, since, ..Self::default() }
+        Self { kept, since, busy: true, ..Self::default() }
     }
 
     pub(crate) fn busy(&self) -> bool {
@@ -70,11 +79,11 @@ impl Chores {
 
     /// When something that did not work is to be tried again.
     pub(crate) fn rests_until(&self) -> Option<Instant> {
-        self.rest
+        self.rest.or(self.ballast_again)
     }
 
     pub(crate) fn note_written(&mut self, bytes: u64) {
-        self.since += bytes;
+        self.since = self.since.saturating_add(bytes);
     }
 
     /// The place behind which all kept checkpoints need the log.
@@ -93,22 +102,33 @@ impl Chores {
 impl Writer {
     /// A piece of whatever is to be done.
     pub(crate) fn tend(&mut self) {
-        if self.chores.rest.is_some_and(|until| Instant::now() < until) {
+        if self.chores.rest.is_some_and(|until| self.shared.clock.now() < until) {
             self.chores.busy = false;
             return self.serve_if_resting();
         }
         self.chores.rest = None;
-        let done = self.tend_once();
-        match done {
+        match self.tend_once() {
             Ok(worked) => self.chores.busy = worked,
-            Err(_) => self.rest(),
+            // There is room again, to do the same with.
+            Err(error) if is_full(&error) && self.run_short() => self.chores.busy = true,
+            Err(_) => {
+                self.chores.busy = false;
+                self.chores.rest = Some(self.later());
+            }
         }
         self.set_room();
     }
 
+    /// When something that did not work is tried again.
+    fn later(&self) -> Instant {
+        self.shared.clock.now() + Duration::from_millis(self.shared.options.retry_ms.max(1))
+    }
+
     /// Says whether there was something to do, and so may be more.
     fn tend_once(&mut self) -> io::Result<bool> {
-        self.keep_ballast();
+        if !self.chores.short {
+            self.keep_ballast();
+        }
         if self.delete_dead()? {
             return Ok(true);
         }
@@ -125,12 +145,10 @@ impl Writer {
             return Ok(true);
         }
         self.chores.pressed = false;
+        if self.chores.short {
+            self.keep_ballast();
+        }
         Ok(false)
-    }
-
-    fn rest(&mut self) {
-        self.chores.busy = false;
-        self.chores.rest = Some(Instant::now() + Duration::from_millis(self.shared.options.retry_ms.max(1)));
     }
 
     // Room.
@@ -163,6 +181,7 @@ impl Writer {
     pub(crate) fn run_short(&mut self) -> bool {
         self.chores.short = true;
         self.chores.pressed = true;
+        self.chores.ballast_again = Some(self.later());
         self.drop_running();
         if self.chores.ballast == 0 {
             return false;
@@ -174,26 +193,37 @@ impl Writer {
     /// Takes space in hand, when there is some. While there is none, nothing new is stored.
     fn keep_ballast(&mut self) {
         let bytes = self.shared.options.ballast_bytes();
-        if self.chores.ballast >= bytes {
+        let too_early = self.chores.ballast_again.is_some_and(|until| self.shared.clock.now() < until);
+        if self.chores.ballast >= bytes || too_early {
             return;
         }
-        if self.take_ballast(bytes).is_ok() {
-            self.chores.ballast = bytes;
-            self.chores.short = false;
-        } else {
-            let _ = self.shared.disk.remove(BALLAST);
-            self.chores.short = true;
+        match self.take_ballast(bytes) {
+            Ok(()) => {
+                self.chores.ballast = bytes;
+                self.chores.ballast_again = None;
+                self.chores.short = false;
+            }
+            Err(error) => {
+                let _ = self.shared.disk.remove(BALLAST);
+                self.chores.short |= is_full(&error);
+                self.chores.ballast_again = Some(self.later());
+            }
         }
     }
 
     fn take_ballast(&self, bytes: u64) -> io::Result<()> {
         let disk = &self.shared.disk;
-        if disk.len(BALLAST).is_ok_and(|len| len == bytes) {
+        if !self.chores.short && disk.len(BALLAST).is_ok_and(|len| len == bytes) {
             return Ok(());
         }
         let file = disk.create(BALLAST)?;
         let zeros = vec![0; bytes as usize];
         file.append(&zeros)?;
+        if self.chores.short {
+            // As much again must be free, or what was just given up to tidy up with would be taken back.
+            file.append(&zeros)?;
+            disk.truncate(BALLAST, bytes)?;
+        }
         file.sync()
     }
 
@@ -207,12 +237,19 @@ impl Writer {
         let last = self.chores.kept.last().map_or(0, |kept| kept.size);
         asked
             || self.chores.since >= self.shared.options.checkpoint_after(last)
-            || (self.is_tight() && self.dead_and_not_covered() > self.shared.options.max_bytes / 32)
+            || (self.is_tight() && self.dead_and_not_covered() > self.worth_a_checkpoint())
+    }
+
+    /// How much dead log makes a checkpoint worth its while when room is wanted.
+    fn worth_a_checkpoint(&self) -> u64 {
+        let most = self.shared.options.max_bytes / 32;
+        // A device that is full may be much smaller than what we might take of it.
+        if self.chores.short { (self.room().used / 8).clamp(SHORT_DEAD_MIN.min(most), most) } else { most }
     }
 
     /// Room is wanted, or will be soon.
     fn is_tight(&self) -> bool {
-        self.chores.pressed || self.room().used > self.shared.options.max_bytes / 4 * 3
+        self.chores.pressed || self.chores.short || self.room().used > self.shared.options.max_bytes / 4 * 3
     }
 
     /// Dead bytes that only a checkpoint lets go.
@@ -239,9 +276,9 @@ impl Writer {
         if self.is_tight() {
             // So that this segment, too, can be given back or compacted.
             self.seal()?;
-        } else if !self.log.is_synced() {
+        } else {
             // What it contains must not be lost when it is not.
-            self.sync()?;
+            self.sync_all()?;
         }
         let Some(place) = self.log.place() else {
             self.served(asked, None);
@@ -254,24 +291,37 @@ impl Writer {
             (about, checkpoint::encode(&about, &state))
         };
         let same = |kept: &Kept| kept.about.last == about.last && kept.about.place == about.place;
-        self.chores.since = 0;
         if self.chores.kept.last().is_some_and(same) {
+            self.chores.since = 0;
             self.served(asked, None);
-            return Ok(());
+            return self.prune();
         }
         let file = disk.create(TEMPORARY)?;
-        self.chores.running = Some(Running { file, bytes, written: 0, about, asked });
+        let since = mem::take(&mut self.chores.since);
+        self.chores.running = Some(Running { file, bytes, written: 0, about, asked, since });
         Ok(())
+    }
+
+    /// Makes durable what nobody waited for.
+    fn sync_all(&mut self) -> io::Result<()> {
+        if self.log.is_synced() {
+            return Ok(());
+        }
+        let next = Lsn(self.shared.line.lock().next);
+        // Where the last segment was abandoned they are written again first.
+        let prepared = self.prepare(self.first_in_line().unwrap_or(next));
+        let synced = prepared.and_then(|()| self.sync());
+        if synced.is_err() {
+            self.set_abandoned_size();
+        }
+        synced
     }
 
     /// Ends the segment, so that the log goes on in another.
     fn seal(&mut self) -> io::Result<()> {
+        self.sync_all()?;
         let sealed = self.log.head();
         let done = self.log.seal();
-        if done.is_err() {
-            self.log.abandon();
-            self.set_abandoned_size();
-        }
         if let Some((segment, _)) = sealed {
             self.shared.state.write().index.seal(segment);
         }
@@ -292,8 +342,7 @@ impl Writer {
                 Ok(())
             }
             Err(error) => {
-                let _ = self.shared.disk.remove(TEMPORARY);
-                self.checkpoint_failed(running.asked, &error);
+                self.give_up(&running, &error);
                 Err(error)
             }
         }
@@ -316,11 +365,22 @@ impl Writer {
         failpoint(&*disk, "store.checkpoint-synced");
         disk.rename(TEMPORARY, &checkpoint::path(running.about.last))?;
         failpoint(&*disk, "store.checkpoint-renamed");
-        disk.sync_dir("")?;
+        if let Err(error) = disk.sync_dir("") {
+            // As good as none: nothing may rely on it, nor should it lie about.
+            let is_another = self.chores.kept.iter().all(|kept| kept.about.last != running.about.last);
+            let _ = is_another.then(|| disk.remove(&checkpoint::path(running.about.last)));
+            return Err(error);
+        }
         failpoint(&*disk, "store.checkpoint-durable");
         self.chores.kept.retain(|kept| kept.about.last != running.about.last);
         self.chores.kept.push(Kept { about: running.about, size: running.bytes.len() as u64 });
         Ok(true)
+    }
+
+    fn give_up(&mut self, running: &Running, error: &io::Error) {
+        let _ = self.shared.disk.remove(TEMPORARY);
+        self.chores.since = self.chores.since.saturating_add(running.since);
+        self.checkpoint_failed(running.asked, error);
     }
 
     fn checkpoint_failed(&mut self, asked: u64, error: &io::Error) {
@@ -347,8 +407,7 @@ impl Writer {
     /// Gives up a checkpoint that is half written.
     fn drop_running(&mut self) {
         if let Some(running) = self.chores.running.take() {
-            let _ = self.shared.disk.remove(TEMPORARY);
-            self.checkpoint_failed(running.asked, &io::ErrorKind::StorageFull.into());
+            self.give_up(&running, &io::ErrorKind::StorageFull.into());
         }
     }
 
@@ -375,18 +434,21 @@ impl Writer {
 
     /// Keeps the last two checkpoints, or one when room is short.
     fn prune(&mut self) -> io::Result<()> {
-        let keep = if self.room().used > self.shared.options.max_bytes / 2 { 1 } else { 2 };
-        let surplus = self.chores.kept.len().saturating_sub(keep);
-        for _ in 0..surplus {
-            let Some(oldest) = self.chores.kept.first().copied() else { break };
-            self.shared.disk.remove(&checkpoint::path(oldest.about.last))?;
-            self.chores.kept.remove(0);
+        let scarce = self.is_tight() || self.room().used > self.shared.options.max_bytes / 2;
+        let surplus = self.chores.kept.len().saturating_sub(if scarce { 1 } else { 2 });
+        if surplus == 0 {
+            return Ok(());
         }
-        if surplus > 0 {
-            // Before the log that only they needed goes.
-            self.shared.disk.sync_dir("")?;
-            failpoint(&*self.shared.disk, "store.checkpoint-pruned");
+        for oldest in self.chores.kept.iter().take(surplus) {
+            match self.shared.disk.remove(&checkpoint::path(oldest.about.last)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
         }
+        // Before the log goes that only they needed.
+        self.shared.disk.sync_dir("")?;
+        self.chores.kept.drain(..surplus);
+        failpoint(&*self.shared.disk, "store.checkpoint-pruned");
         Ok(())
     }
 
@@ -405,11 +467,14 @@ impl Writer {
                 .segments()
                 .filter(|&(first, segment)| is_dead(first, segment))
                 .map(|(first, _)| first)
+                .take(DELETE_MAX)
                 .collect()
         };
         if dead.is_empty() {
             return Ok(false);
         }
+        // What made them so must not be lost when they are.
+        self.sync_all()?;
         failpoint(&*self.shared.disk, "store.before-delete");
         for &first in &dead {
             match self.shared.disk.remove(&segment::path(first)) {
@@ -434,7 +499,7 @@ impl Writer {
         let log: u64 = state.index.segments().map(|(_, segment)| segment.size).sum();
         // Percent. The less room there is, the more work is worth it.
         let worth = match () {
-            () if self.chores.pressed => 75,
+            () if self.chores.pressed || self.chores.short => 75,
             () if used > max / 2 => 50,
             () if log / 4 > state.index.live_bytes() => 25,
             () => return None,
@@ -479,30 +544,15 @@ impl Writer {
         if moves.count == 0 {
             return Ok(());
         }
-        let written = self.write_moves(&moves);
+        let written = self.write_own(&moves);
         if written.is_err() {
-            self.log.abandon();
             self.set_abandoned_size();
         }
         let (place, body) = written?;
+        add(&self.shared.meters.moved_bytes, moves.body.len() as u64);
         self.relocate(&moves, &moved, place, body);
         failpoint(&*self.shared.disk, "store.after-move");
         Ok(())
-    }
-
-    /// Says where the record stands, and where in it its body.
-    fn write_moves(&mut self, moves: &Encoded) -> io::Result<(End, usize)> {
-        let next = Lsn(self.shared.line.lock().next);
-        self.prepare(self.first_in_line().unwrap_or(next))?;
-        let flags = MOVES | if self.log.is_synced() { SYNCED_BEFORE } else { 0 };
-        let mut record = Vec::with_capacity(moves.body.len() + 32);
-        let body = put_frame(&mut record, self.log.mark(), flags, Lsn(0), moves.count, &moves.body);
-        let place = self.log.write(&record, false)?;
-        self.sync()?;
-        add(&self.shared.meters.moved_bytes, record.len() as u64);
-        add(&self.shared.meters.written, record.len() as u64);
-        self.chores.note_written(record.len() as u64);
-        Ok((place, body))
     }
 
     fn relocate(&mut self, moves: &Encoded, moved: &[(Lsn, u32)], place: End, body: usize) {

@@ -37,9 +37,9 @@ pub(crate) enum Sleep {
     /// It works, and will look again before it sleeps.
     #[default]
     Awake,
-    /// Until somebody wakes it.
-    Forever,
-    /// For a while, or until something urgent comes.
+    /// Until somebody wakes it, or something of its own is due.
+    Resting,
+    /// What nobody waits for has its time: until then, or until something urgent comes.
     Dozing,
     /// After a failure: until the time is over.
     BackingOff,
@@ -169,7 +169,7 @@ impl Line {
     /// The writer sleeps and would not look in time. Whoever is told so must wake it.
     pub(crate) fn must_wake(&mut self) -> bool {
         let wake = match self.sleep {
-            Sleep::Forever => true,
+            Sleep::Resting => true,
             Sleep::Dozing => self.urgent || self.pressed,
             Sleep::Awake | Sleep::BackingOff => false,
         };
