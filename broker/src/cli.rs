@@ -59,6 +59,12 @@ pub enum Command {
     /// Make something new to work on.
     #[command(subcommand)]
     New(New),
+    /// Look into the store of a data directory: is it whole, how full is it, what is in it.
+    ///
+    /// Changes nothing. A broker that runs on the data directory keeps it to itself: stop it, or look into a copy; a
+    /// running broker tells how its store fares in its metrics, `forebay_store_*`.
+    #[command(subcommand)]
+    Store(Store),
 }
 
 const TEST_HELP: &str = "\
@@ -226,6 +232,76 @@ pub struct Operators {
     /// Pull operators from this registry: a hostname with or without a path, or `oci:DIR`, an OCI image layout.
     #[arg(long, value_name = "HOST|oci:DIR")]
     pub registry: Option<String>,
+}
+
+/// How to look into a store.
+#[derive(Debug, Subcommand)]
+pub enum Store {
+    /// Read every record and verify its checksum.
+    ///
+    /// Prints a line for each damaged place, as `file:offset: bytes: reason`, and what is lost with it. A half-written
+    /// end of the log is no damage: a crash leaves it, and nothing that was acknowledged is in it. Ends with 1 when
+    /// something is damaged, and with 2 when it cannot look. The broker starts on a damaged store, too: it sets what is
+    /// damaged aside in quarantine/ and goes on with the rest.
+    Check(StoreCheck),
+    /// Show how much there is of what, and whose queues are the longest.
+    Stats(StoreStats),
+    /// Print everything as JSON lines.
+    ///
+    /// Sessions first, then their subscriptions, then messages, each once, then who waits for them, retained messages
+    /// and keyed state. Ends with 1 when a message is damaged, and with 2 when it cannot look.
+    #[command(after_long_help = EXPORT_HELP)]
+    Export(StoreExport),
+}
+
+const EXPORT_HELP: &str = "\
+Every line is an object with a `type`:
+
+  session       clientId, expirySeconds, closedAt, incoming packet ids of QoS 2, will
+  subscription  session, filter, qos, noLocal, retainAsPublished, identifier, persisted
+  message       id, topic, qos, retain, receivedAt, expirySeconds, properties, payload
+  queued        session and message, with qos, retain, packetId, received, identifiers
+  retained      topic and message
+  key           key and value
+  unreadable    message, and why it cannot be read
+
+Sessions and messages are referred to by number. Moments are milliseconds since 1970. What is not UTF-8 is base64, under \
+a name that says so: payloadText or payloadBase64, keyText or keyBase64.";
+
+/// Options of `store check`.
+#[derive(Debug, Args)]
+pub struct StoreCheck {
+    /// The data directory, as `serve` was given it.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+}
+
+/// Options of `store stats`.
+#[derive(Debug, Args)]
+pub struct StoreStats {
+    /// The data directory, as `serve` was given it.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// How to print it.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+/// Options of `store export`.
+#[derive(Debug, Args)]
+pub struct StoreExport {
+    /// The data directory, as `serve` was given it.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+}
+
+/// How something is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
 }
 
 /// What `new` makes.

@@ -27,6 +27,7 @@ mod route;
 mod schemas;
 mod serve;
 mod services;
+mod store_tools;
 mod translate;
 mod turn;
 mod validate;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         Command::Test(options) => return workbench::test(&options),
         Command::Run(options) => return workbench::run(&options),
         Command::New(New::Operator(options)) => return workbench::new(&options),
+        Command::Store(command) => return store_tools::run(&command),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -35,7 +35,7 @@ use crate::pipeline::cursor::Cursor;
 /// The user property that asks for persistence, with the value `true` (AIO.md §6).
 pub const PROPERTY: &str = "aio-persistence";
 /// Where in the data directory the store is.
-const DIRECTORY: &str = "store";
+pub const DIRECTORY: &str = "store";
 /// The key of the hybrid logical clock in the log.
 const CLOCK_KEY: &[u8] = b"clock";
 /// Refusals that are remembered, for answers that were about to wait.
