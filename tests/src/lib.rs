@@ -3,7 +3,8 @@
 //! Every helper panics with a sentence when the world is not as the test needs it: a test has no better answer. Nothing
 //! here waits for a fixed time; [`wait`] polls a condition and gives up, loudly, after a long while.
 //!
-//! Does not know: forebay's code. What is checked is what a user has: the executable, its output, its sockets.
+//! Does not know: forebay's code, but for the names of the steps at which its store can be made to die. What is checked is
+//! what a user has: the executable, its output, its sockets.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod artifact;
@@ -11,6 +12,7 @@ pub mod bystander;
 pub mod forebay;
 pub mod http;
 pub mod ledger;
+pub mod lives;
 pub mod metric;
 pub mod mosquitto;
 pub mod mqtt;
