@@ -252,7 +252,12 @@ impl Run {
     fn append(&mut self, life: &Life) {
         let events = workload::events(&mut self.random, self.history.view(), self.payload_max);
         let urgent = self.random.below(10) < self.urgent_in_ten;
-        let on_failure = if self.random.once_in(3) { OnFailure::Retry } else { OnFailure::Refuse };
+        // Who cannot be refused looks first whether it is crowded.
+        let on_failure = match self.random.below(6) {
+            0..2 if !life.store.is_crowded() => OnFailure::Retry,
+            2 => OnFailure::Keep,
+            _ => OnFailure::Refuse,
+        };
         match life.store.append(events.clone(), on_failure, urgent, self.history.next()) {
             Ok(first) => {
                 self.history.appended(first.0, events, urgent);
