@@ -295,15 +295,6 @@ pub struct StoreExport {
     pub data_dir: PathBuf,
 }
 
-/// How something is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// For people.
-    Table,
-    /// For programs.
-    Json,
-}
-
 /// What `new` makes.
 #[derive(Debug, Subcommand)]
 pub enum New {
