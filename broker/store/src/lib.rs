@@ -13,9 +13,11 @@
 //! ```
 
 mod checkpoint;
+mod checkpointing;
 mod chores;
 mod clock;
 mod codec;
+mod compaction;
 pub mod disk;
 mod error;
 mod event;
