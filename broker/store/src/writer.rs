@@ -192,7 +192,8 @@ impl Writer {
                     observer.into_iter().for_each(|observer| observer.recovered());
                 }
             }
-            Err(error) => drop(self.fail(Vec::new(), &error)),
+            // Once more, if that has made room.
+            Err(error) => self.probing = self.fail(Vec::new(), &error).is_some(),
         }
     }
 
