@@ -7,6 +7,7 @@
 //! Does not know: any broker's code. Everything is bytes on a socket and files under `/proc`, so that what is measured is
 //! what a client would see, and no broker gains from sharing code with the load. Only `bin/micro` calls into forebay.
 
+pub mod disk;
 pub mod idle;
 pub mod latency;
 pub mod load;

@@ -43,6 +43,8 @@ pub struct Plan {
     pub payload: Vec<u8>,
     /// What the payload of every received message ends with.
     pub ending: Vec<u8>,
+    /// The subscribers' sessions are to be on disk.
+    pub persisted: bool,
     /// Published messages that may be under way at once, over all publishers.
     pub window: usize,
     /// Time before counting starts.
@@ -105,7 +107,11 @@ impl Load {
         let poll = Poll::new()?;
         let mut subscribers = Vec::with_capacity(plan.subscribers);
         for n in 0..plan.subscribers {
-            let mut greeting = Greeting::connect(addr, plan.version, &format!("bench-sub-{n}"))?;
+            let id = format!("bench-sub-{n}");
+            let mut greeting = match plan.persisted {
+                true => Greeting::lasting(addr, plan.version, &id)?,
+                false => Greeting::connect(addr, plan.version, &id)?,
+            };
             greeting.subscribe(plan.version, &plan.filter, plan.qos)?;
             subscribers.push(Client::new(greeting, None, plan)?);
         }
@@ -424,11 +430,20 @@ impl Greeting {
         client_id: &str,
         read: ReadBuffer,
     ) -> Result<Self> {
+        Self::open(addr, version, &wire::connect(version, client_id), read)
+    }
+
+    /// Connects to a session that is to be on disk.
+    pub fn lasting(addr: SocketAddr, version: Version, client_id: &str) -> Result<Self> {
+        Self::open(addr, version, &wire::connect_lasting(version, client_id), ReadBuffer::default())
+    }
+
+    fn open(addr: SocketAddr, version: Version, connect: &[u8], read: ReadBuffer) -> Result<Self> {
         let stream = std::net::TcpStream::connect(addr)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
         let mut greeting = Self { stream, read, receive_maximum: u16::MAX };
-        greeting.stream.write_all(&wire::connect(version, client_id))?;
+        greeting.stream.write_all(connect)?;
         greeting.receive_maximum = greeting.wait(|frame| wire::receive_maximum(version, frame))?;
         Ok(greeting)
     }

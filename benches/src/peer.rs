@@ -76,8 +76,9 @@ impl Bench {
     }
 
     /// Starts `kind` and waits until it takes connections. With `transform`, forebay gets the sample graph and the
-    /// others an external converter on the same core.
-    pub fn start(&self, kind: Kind, version: Version, transform: bool) -> Result<Broker> {
+    /// others an external converter on the same core. With `persist`, mosquitto writes down every change; what forebay writes
+    /// down is what clients ask for.
+    pub fn start(&self, kind: Kind, version: Version, transform: bool, persist: bool) -> Result<Broker> {
         let dir = TempDir::new()?;
         let addr = free_addr()?;
         let mut command = Command::new(self.program(kind));
@@ -93,7 +94,7 @@ impl Bench {
             }
             Kind::Mosquitto => {
                 let conf = dir.path().join("mosquitto.conf");
-                fs::write(&conf, mosquitto_conf(addr))?;
+                fs::write(&conf, mosquitto_conf(addr, dir.path(), persist))?;
                 command.arg("-c").arg(conf);
             }
             Kind::Rumqttd => {
@@ -132,6 +133,11 @@ impl Broker {
     /// Resident bytes, helper included.
     pub fn resident(&self) -> Result<u64> {
         self.processes.iter().map(|child| resident_of(child.id())).sum()
+    }
+
+    /// Where it keeps what it keeps.
+    pub fn directory(&self) -> &Path {
+        self.dir.path()
     }
 
     /// What the processes printed.
@@ -185,9 +191,17 @@ impl Drop for Broker {
     }
 }
 
-fn mosquitto_conf(addr: SocketAddr) -> String {
+fn mosquitto_conf(addr: SocketAddr, dir: &Path, persist: bool) -> String {
+    // The nearest that it has to "before it is acknowledged": its whole database after every change, without a sync.
+    let persistence = match persist {
+        true => format!(
+            "persistence true\npersistence_location {}/\nautosave_on_changes true\nautosave_interval 1",
+            dir.display()
+        ),
+        false => "persistence false".to_owned(),
+    };
     format!(
-        "listener {} {}\nallow_anonymous true\npersistence false\nlog_type error\nset_tcp_nodelay true\n\
+        "listener {} {}\nallow_anonymous true\n{persistence}\nlog_type error\nset_tcp_nodelay true\n\
          max_inflight_messages 1000\nmax_queued_messages 100000\nsys_interval 0\n",
         addr.port(),
         addr.ip()

@@ -23,6 +23,8 @@ pub enum Metric {
     LoadBusy,
     /// Deliveries that never came.
     Lost,
+    /// Messages a second that the disk takes in groups as large as the load's.
+    DiskRate,
     /// Median latency, microseconds.
     P50,
     /// 99th percentile, microseconds.
@@ -87,6 +89,9 @@ impl Row {
                 write!(text, "{:>10}/s  {cpu:>6.2} CPU s/M  load {:>3.0} %", thousands(rate), busy * 100.0);
             if busy > 0.97 {
                 text.push_str(" (load-bound)");
+            }
+            if let Some(disk) = of(Metric::DiskRate).filter(|disk| *disk > 0.0) {
+                let _ = write!(text, "  {:.2} × the disk's {}/s", rate / disk, thousands(disk));
             }
             if let Some(lost) = of(Metric::Lost).filter(|lost| *lost > 0.0) {
                 let _ = write!(text, "  lost {}", thousands(lost));

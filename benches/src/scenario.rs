@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::Result;
+use crate::disk;
 use crate::idle::{self, Crowd};
 use crate::latency::{self, Ping};
 use crate::load::{self, Plan};
@@ -29,6 +30,12 @@ pub enum Scenario {
     FanInQos2,
     /// One publisher, a hundred subscribers, QoS 0; deliveries are counted.
     FanOut,
+    /// One publisher, one subscriber whose messages are on disk before they are acknowledged, QoS 1, one at a time.
+    Persisted,
+    /// The same with eight publishers.
+    Persisted8,
+    /// The same with 64 publishers.
+    Persisted64,
     /// One message at a time, QoS 0.
     Ping,
     /// Fahrenheit in, Celsius out: forebay's graph beside an external converter on the broker's core.
@@ -62,6 +69,16 @@ impl Scenario {
         matches!(self, Self::Transform | Self::TransformPlain | Self::PingTransform)
     }
 
+    /// Publishers of a scenario whose messages are on disk before they are acknowledged.
+    pub fn persisted(self) -> Option<usize> {
+        match self {
+            Self::Persisted => Some(1),
+            Self::Persisted8 => Some(8),
+            Self::Persisted64 => Some(64),
+            _ => None,
+        }
+    }
+
     /// What the table calls it.
     pub fn title(self) -> &'static str {
         match self {
@@ -69,6 +86,9 @@ impl Scenario {
             Self::FanInQos1 => "10 → 1, QoS 1",
             Self::FanInQos2 => "10 → 1, QoS 2",
             Self::FanOut => "1 → 100, QoS 0 (deliveries)",
+            Self::Persisted => "1 → 1, QoS 1, persisted, one at a time",
+            Self::Persisted8 => "8 → 1, QoS 1, persisted, one at a time each",
+            Self::Persisted64 => "64 → 1, QoS 1, persisted, one at a time each",
             Self::Ping => "ping latency, QoS 0",
             Self::Transform => "Fahrenheit → Celsius",
             Self::TransformPlain => "the same messages, not converted",
@@ -80,7 +100,7 @@ impl Scenario {
 
     /// Starts `kind`, runs this scenario once, and stops it.
     pub fn run(self, bench: &Bench, kind: Kind, settings: &Settings) -> Result<Sample> {
-        let broker = bench.start(kind, settings.version, self.transforms())?;
+        let broker = bench.start(kind, settings.version, self.transforms(), self.persisted().is_some())?;
         let sample = self.measure(&broker, settings);
         sample.map_err(|error| format!("{error}\n{}", broker.log()).into())
     }
@@ -101,7 +121,15 @@ impl Scenario {
                 let bytes = idle::run(broker.addr, &crowd, || broker.resident())?;
                 Ok(Sample::from([(Metric::BytesPerConnection, bytes)]))
             }
-            _ => throughput(broker, &self.plan(settings)),
+            _ => {
+                let mut sample = throughput(broker, &self.plan(settings))?;
+                if let Some(group) = self.persisted() {
+                    // By the same disk, in the same minute.
+                    let disk = disk::group_commit_rate(broker.directory(), group, settings.measured)?;
+                    sample.insert(Metric::DiskRate, disk);
+                }
+                Ok(sample)
+            }
         }
     }
 
@@ -110,6 +138,9 @@ impl Scenario {
             Self::FanInQos1 => (10, 1, 1, 2000),
             Self::FanInQos2 => (10, 1, 2, 2000),
             Self::FanOut => (1, 100, 0, 400),
+            Self::Persisted => (1, 1, 1, 1),
+            Self::Persisted8 => (8, 1, 1, 8),
+            Self::Persisted64 => (64, 1, 1, 64),
             _ => (1, 1, 0, 8000),
         };
         let (topics, filter) = match self {
@@ -126,6 +157,7 @@ impl Scenario {
             payload: READING.to_vec(),
             // A conversion may order the inner fields anew; it ends the object all the same.
             ending: if self == Self::Transform { b"}}".to_vec() } else { READING.to_vec() },
+            persisted: self.persisted().is_some(),
             window,
             warm_up: settings.warm_up,
             measured: settings.measured,

@@ -45,6 +45,23 @@ pub fn connect(version: Version, client_id: &str) -> Vec<u8> {
     packet(0x10, &body)
 }
 
+/// CONNECT to a session that outlives the connection and is to be on disk; before MQTT 5 a broker must know that by itself.
+pub fn connect_lasting(version: Version, client_id: &str) -> Vec<u8> {
+    let mut body = vec![0, 4, b'M', b'Q', b'T', b'T'];
+    body.push(if version == Version::V5 { 5 } else { 4 });
+    body.push(0); // the session goes on
+    body.extend_from_slice(&600u16.to_be_bytes());
+    if version == Version::V5 {
+        let mut properties = vec![0x21, 0xFF, 0xFF, 0x11, 0xFF, 0xFF, 0xFF, 0xFF, 0x26];
+        push_text(&mut properties, "aio-persistence");
+        push_text(&mut properties, "true");
+        body.push(properties.len() as u8);
+        body.extend_from_slice(&properties);
+    }
+    push_text(&mut body, client_id);
+    packet(0x10, &body)
+}
+
 /// SUBSCRIBE to one filter, packet identifier 1.
 pub fn subscribe(version: Version, filter: &str, qos: u8) -> Vec<u8> {
     let mut body = vec![0, 1];

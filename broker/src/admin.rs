@@ -71,6 +71,7 @@ fn answer(admin: &Admin, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         "/readyz" if admin.ready.load(Ordering::Acquire) => text(StatusCode::OK, "ok\n"),
         "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "starting: graphs are being fetched\n"),
         "/metrics" => {
+            admin.broker.metrics.observe();
             admin.graphs.observe();
             typed(admin.metrics.render(), "text/plain; version=0.0.4; charset=utf-8")
         }

@@ -1,24 +1,26 @@
 //! What all connections share: sessions, subscriptions, retained messages.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use broker_core::Millis;
 use broker_core::durable::Durable;
 use broker_core::hlc;
-use broker_core::message::{Message, Publication};
+use broker_core::memory;
+use broker_core::message::{Message, OVERHEAD_BYTES, Publication};
+use broker_core::packet::publish::Forward;
 use broker_core::packet::{PacketId, PublishProperties, ReasonCode, Role};
 use broker_core::retained::Retained;
 use broker_core::router::{Options, Router};
-use broker_core::session::{self, Session, Will};
+use broker_core::session::{Orphan, Session, Will};
 use broker_core::topic;
 use broker_store::{Event, SessionState};
 use foldhash::HashMap;
 use parking_lot::{Mutex, RwLock};
-use tokio::net::TcpStream;
 
-use crate::client::Client;
+use crate::client::{Arrival, Client};
+use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::ordered::Ordered;
 use crate::persistence::{self, Persistence, Policy};
@@ -26,48 +28,6 @@ use crate::pipeline::Source;
 use crate::pipeline::cursor::Cursor;
 use crate::route::{Route, ServiceRef, Subscriber};
 use crate::services::Service;
-
-/// What clients may ask of the broker.
-#[derive(Debug, Clone)]
-pub struct Limits {
-    /// Per session.
-    pub session: session::Limits,
-    /// The largest packet taken [MQTT-3.2.2-15].
-    pub packet_size_max: usize,
-    /// The largest CONNECT taken.
-    pub connect_size_max: usize,
-    /// How long a connection may take to send its CONNECT, in milliseconds.
-    pub connect_ms_max: u64,
-    /// QoS 1 and 2 messages a client may have under way to us [MQTT-3.2.2-20].
-    pub receive_maximum: u16,
-    /// Topic aliases a client may use towards us.
-    pub topic_alias_maximum: u16,
-    /// The longest a session may outlive its connection, in seconds.
-    pub session_expiry_max: u32,
-    /// Levels of a topic or filter.
-    pub topic_levels_max: usize,
-    /// Subscriptions of one session.
-    pub subscriptions_max: usize,
-    /// Bytes of all retained messages.
-    pub retained_bytes_max: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            session: session::Limits::default(),
-            packet_size_max: 16 << 20,
-            connect_size_max: 64 << 10,
-            connect_ms_max: 10_000,
-            receive_maximum: 1024,
-            topic_alias_maximum: 64,
-            session_expiry_max: u32::MAX,
-            topic_levels_max: 128,
-            subscriptions_max: 100_000,
-            retained_bytes_max: 1 << 30,
-        }
-    }
-}
 
 /// The broker's shared state.
 pub struct Broker {
@@ -77,6 +37,7 @@ pub struct Broker {
     pub limits: Limits,
     /// Counters.
     pub metrics: Metrics,
+    /// Sessions by their client identifiers [MQTT-3.1.3-2].
     clients: Mutex<HashMap<Box<str>, Arc<Client>>>,
     /// The same by their numbers.
     numbers: Mutex<HashMap<u64, Weak<Client>>>,
@@ -84,6 +45,8 @@ pub struct Broker {
     router: RwLock<Router<Subscriber>>,
     generation: AtomicU64,
     retained: RwLock<Retained>,
+    /// What retained messages take of the memory for messages: they have limits of their own.
+    retained_weight: AtomicUsize,
     clock: Mutex<hlc::Clock>,
     next: AtomicU64,
     persistence: OnceLock<Arc<Persistence>>,
@@ -99,12 +62,34 @@ pub struct Opening {
     pub expiry: u32,
     /// The will.
     pub will: Option<Box<Will>>,
-    /// The socket.
-    pub socket: Arc<TcpStream>,
+    /// How the client came in.
+    pub arrival: Arrival,
     /// Longest silence of the client in milliseconds; 0 is none.
     pub silence_ms_max: u64,
     /// The client asks that all its subscriptions be persisted.
     pub persist: bool,
+}
+
+/// How much there is.
+#[derive(Debug, Clone, Copy)]
+pub struct Sizes {
+    /// Subscriptions, of clients and graphs.
+    pub subscriptions: usize,
+    /// Shared ones among them.
+    pub shared_subscriptions: usize,
+    /// Retained messages.
+    pub retained_messages: usize,
+    /// Bytes of retained messages.
+    pub retained_bytes: usize,
+}
+
+/// What is left of a connection or a session that has ended.
+#[derive(Default)]
+pub struct Left {
+    /// The will, when it is due.
+    pub will: Option<Arc<Message>>,
+    /// Messages for other members of shared subscriptions.
+    pub orphans: Vec<Orphan>,
 }
 
 /// A session with its new connection.
@@ -115,8 +100,8 @@ pub struct Opened {
     pub number: u64,
     /// The session existed before.
     pub present: bool,
-    /// Wills that the end of the session's former life sets free.
-    pub wills: Vec<Arc<Message>>,
+    /// What the end of the session's former life sets free.
+    pub left: Left,
     /// The record that the CONNACK waits for, 0 for none; or why the session cannot be written down.
     pub wait: Result<u64, ReasonCode>,
     /// All its subscriptions are persisted.
@@ -136,10 +121,16 @@ impl Broker {
             router: RwLock::default(),
             generation: AtomicU64::new(0),
             retained: RwLock::default(),
+            retained_weight: AtomicUsize::new(0),
             clock: Mutex::new(hlc::Clock::new(node)),
             next: AtomicU64::new(1),
             persistence: OnceLock::new(),
         })
+    }
+
+    /// For what runs beside it.
+    pub fn own(&self) -> Weak<Self> {
+        Weak::clone(&self.own)
     }
 
     /// What is kept on disk, if anything is.
@@ -225,10 +216,10 @@ impl Broker {
     /// Gives a connection its session: the one it had, or a new one. A connection that had it before is
     /// sent away [MQTT-3.1.4-3].
     pub fn open(&self, opening: Opening, now: Millis) -> Opened {
-        let Opening { client_id, clean_start, expiry, will, socket, silence_ms_max, persist } = opening;
+        let Opening { client_id, clean_start, expiry, will, arrival, silence_ms_max, persist } = opening;
         let client_id = if client_id.is_empty() { self.assign_client_id() } else { client_id };
         let number = self.number();
-        let mut wills = Vec::new();
+        let mut left = Left::default();
         let mut ended = None;
         let mut clients = self.clients.lock();
         let known = clients.get(&client_id).cloned();
@@ -236,6 +227,7 @@ impl Broker {
             let mut state = client.lock();
             state.kick(ReasonCode::SessionTakenOver);
             let had_connection = state.connection.take().is_some();
+            // Clean Start begins anew [MQTT-3.1.2-4] [MQTT-3.1.4-4], otherwise what is there goes on [MQTT-3.1.2-5].
             let over =
                 clean_start || state.session.expired(now) || (had_connection && state.session.expiry == 0);
             let mut old = state.session.will.take();
@@ -243,10 +235,10 @@ impl Broker {
                 // The client is back before its will was due [MQTT-3.1.3-9].
                 old = None;
             }
-            if let Some(will) = old.filter(|will| over || will.delay == 0) {
-                wills.push(will.message(now));
-            }
+            let due = old.filter(|will| (over || will.delay == 0) && state.may_publish(will));
+            left.will = due.map(|will| will.message(now));
             if over {
+                left.orphans = state.session.orphans();
                 ended = state.session.is_durable().then(|| state.session.id());
                 state.release();
                 state.end_ordered();
@@ -260,6 +252,7 @@ impl Broker {
         if let Some(client) = &resumed {
             self.tell_disconnected(client.id());
         }
+        // A new one where there is none [MQTT-3.1.2-6].
         let client = resumed.unwrap_or_else(|| {
             let client = Client::new(Session::new(self.number(), &client_id));
             self.numbers.lock().insert(client.id(), Arc::downgrade(&client));
@@ -270,11 +263,11 @@ impl Broker {
         state.session.expiry = expiry;
         state.session.will = will;
         let (wait, persisted) = self.persist_opening(&mut state.session, ended, persist);
-        state.attach(number, socket, silence_ms_max, now);
+        state.attach(number, arrival, silence_ms_max, now);
         drop(state);
         self.metrics.total_sessions.set(clients.len() as f64);
         self.metrics.connected_sessions.increment(1);
-        Opened { client, number, present, wills, wait, persisted }
+        Opened { client, number, present, left, wait, persisted }
     }
 
     /// Writes down that a session opens, if it is one of those that are, and that the one before has ended. What to wait
@@ -311,52 +304,48 @@ impl Broker {
         (wait, persisted)
     }
 
-    fn assign_client_id(&self) -> Box<str> {
+    /// An identifier for a client that has none [MQTT-3.1.3-6].
+    pub fn assign_client_id(&self) -> Box<str> {
         // Not to be guessed: whoever knows a client identifier can take its session over.
         let random = RandomState::new().hash_one(self.number());
         let more = RandomState::new().hash_one(random);
         format!("forebay-{random:016x}{more:016x}").into()
     }
 
-    /// The connection is gone. Returns the will, when it is due now.
-    pub fn close(
-        &self,
-        client: &Arc<Client>,
-        number: u64,
-        now: Millis,
-        with_will: bool,
-    ) -> Option<Arc<Message>> {
+    /// The connection is gone. Returns what it leaves behind.
+    pub fn close(&self, client: &Arc<Client>, number: u64, now: Millis, with_will: bool) -> Left {
         self.metrics.connected_sessions.decrement(1);
         let mut state = client.lock();
         if !state.detach(number) {
-            return None; // another connection has the session already
+            return Left::default(); // another connection has the session already
         }
         state.session.close(now);
         if !with_will {
-            state.session.will = None;
+            state.session.will = None; // [MQTT-3.1.2-10], 3.1.1 [MQTT-3.1.2-12]
         }
         let due = state.session.expiry == 0 || state.session.will.as_ref().is_some_and(|w| w.delay == 0);
         let will = if due { state.session.will.take() } else { None };
+        let will = will.filter(|will| state.may_publish(will));
         let over = state.session.expiry == 0;
         if let Some(persistence) = self.persistence().filter(|_| !over && state.session.is_durable()) {
             persistence.note(persistence::closed(&state.session));
         }
         drop(state);
         self.tell_disconnected(client.id());
-        if over {
-            self.end(client, now);
-        }
-        will.map(|will| will.message(now))
+        let orphans = if over { self.end(client, now) } else { Vec::new() };
+        Left { will: will.map(|will| will.message(now)), orphans }
     }
 
-    /// Ends a session that is over and still without a connection.
-    pub fn end(&self, client: &Arc<Client>, now: Millis) {
+    /// Ends a session that is over and still without a connection [MQTT-4.1.0-2]. Returns what it leaves to others.
+    pub fn end(&self, client: &Arc<Client>, now: Millis) -> Vec<Orphan> {
         let mut clients = self.clients.lock();
         let mut state = client.lock();
+        // [MQTT-4.1.0-1]
         if state.connection.is_some() || !state.session.expired(now) {
-            return;
+            return Vec::new();
         }
         state.end_ordered();
+        let orphans = state.session.orphans();
         let id: Box<str> = state.session.client_id().into();
         if clients.get(&id).is_some_and(|c| Arc::ptr_eq(c, client)) {
             clients.remove(&id);
@@ -369,6 +358,7 @@ impl Broker {
         self.metrics.total_sessions.set(clients.len() as f64);
         drop(clients);
         self.forget(client.id(), &filters);
+        orphans
     }
 
     fn tell_disconnected(&self, session: u64) {
@@ -453,6 +443,19 @@ impl Broker {
         (router.generation(), Route::find(&router, topic))
     }
 
+    /// Whether a message can be kept as its topic's retained one: there is room for it.
+    pub fn may_retain(&self, publication: &Publication<'_>) -> bool {
+        let Forward { topic, properties, payload, .. } = publication.forward;
+        let size = topic.len() + properties.len() + payload.len();
+        payload.is_empty() || self.has_room_for_retained(&self.retained.read(), publication.topic(), size)
+    }
+
+    fn has_room_for_retained(&self, retained: &Retained, topic: &str, size: usize) -> bool {
+        let old = retained.get(topic).map(|old| old.size());
+        retained.len() + usize::from(old.is_none()) <= self.limits.retained_messages_max
+            && retained.bytes() - old.unwrap_or(0) + size <= self.limits.retained_bytes_max
+    }
+
     /// Keeps a message as its topic's retained one; one over the limit is not kept and counted.
     pub fn retain(&self, publication: &mut Publication<'_>) {
         self.retain_message(publication.owned());
@@ -468,11 +471,10 @@ impl Broker {
     /// Keeps a message as its topic's retained one; one over the limit is not kept and counted.
     pub fn retain_message(&self, message: Arc<Message>) {
         let mut retained = self.retained.write();
-        let freed = retained.get(message.topic()).map_or(0, |old| old.size());
         if !message.payload().is_empty()
-            && retained.bytes() - freed + message.size() > self.limits.retained_bytes_max
+            && !self.has_room_for_retained(&retained, message.topic(), message.size())
         {
-            self.metrics.dropped(session::DropCause::QueueFull);
+            self.metrics.retained_refused.increment(1);
             return;
         }
         retained.set(message);
@@ -482,16 +484,42 @@ impl Broker {
     fn show_retained(&self, retained: &Retained) {
         self.metrics.retained_messages.set(retained.len() as f64);
         self.metrics.retained_bytes.set(retained.bytes() as f64);
+        self.retained_weight.store(retained.bytes() + retained.len() * OVERHEAD_BYTES, Ordering::Relaxed);
     }
 
-    /// The retained messages that match a filter.
-    pub fn retained(&self, filter: &str, now: Millis) -> Vec<Arc<Message>> {
+    /// The next `max` retained messages that match a filter, behind the topic `after`.
+    pub fn retained(&self, filter: &str, after: Option<&str>, now: Millis, max: usize) -> Vec<Arc<Message>> {
         let mut found = Vec::new();
-        self.retained.read().matching(filter, now, &mut |message| {
+        self.retained.read().matching_after(filter, after, now, &mut |message| {
             found.push(Arc::clone(message));
-            true
+            found.len() < max
         });
         found
+    }
+
+    /// Bytes of messages in memory, other than retained ones.
+    pub fn memory_bytes(&self) -> usize {
+        memory::held().saturating_sub(self.retained_weight.load(Ordering::Relaxed))
+    }
+
+    /// The memory for messages is used up: nothing is taken that could wait.
+    pub fn is_pressed(&self) -> bool {
+        self.memory_bytes() > self.limits.memory_bytes_max
+    }
+
+    /// Subscriptions and retained messages there are.
+    pub fn sizes(&self) -> Sizes {
+        let (subscriptions, shared_subscriptions) = {
+            let router = self.router.read();
+            (router.len(), router.shared())
+        };
+        let retained = self.retained.read();
+        Sizes {
+            subscriptions,
+            shared_subscriptions,
+            retained_messages: retained.len(),
+            retained_bytes: retained.bytes(),
+        }
     }
 
     /// Drops retained messages whose time is over.

@@ -1,10 +1,16 @@
 //! The command line.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use processing::state_store::Quota;
+
+use crate::auth::HashKind;
+use crate::auth::passwd::{HASH_DEFAULT, iterations_default};
+use crate::limits;
+use crate::listener::admission::Limits;
 
 /// An MQTT broker that runs WebAssembly operator graphs inside its own message path.
 ///
@@ -24,7 +30,9 @@ pub enum Command {
     /// Run the broker in the foreground.
     ///
     /// With nothing else said it listens on 127.0.0.1:1883, for MQTT 3.1, 3.1.1 and 5 on the same port, and
-    /// takes anybody on this machine without a password. SIGTERM or Ctrl-C ends it in good order.
+    /// takes anybody on this machine without a password. BrokerListener resources add ports with TLS, WebSocket,
+    /// authentication and authorization; they, their certificates and password files are read again when they change, and
+    /// on SIGHUP. SIGTERM or Ctrl-C ends it in good order.
     Serve(Serve),
     /// Check resource files without running anything.
     ///
@@ -56,9 +64,20 @@ pub enum Command {
     /// message could not be processed.
     #[command(after_long_help = MESSAGES_HELP)]
     Run(Run),
+    /// Write a password file, for --password-file or the annotation forebay.dev/password-file.
+    ///
+    /// The formats are mosquitto's, and so are the options: `forebay passwd FILE USER` asks for a password and puts the
+    /// user into the file, or gives one who is there another. The file is readable for its owner only.
+    Passwd(Passwd),
     /// Make something new to work on.
     #[command(subcommand)]
     New(New),
+    /// Look into the store of a data directory: is it whole, how full is it, what is in it.
+    ///
+    /// Changes nothing. A broker that runs on the data directory keeps it to itself: stop it, or look into a copy; a
+    /// running broker tells how its store fares in its metrics, `forebay_store_*`.
+    #[command(subcommand)]
+    Store(Store),
 }
 
 const TEST_HELP: &str = "\
@@ -100,8 +119,12 @@ read again.";
 #[derive(Debug, Args)]
 pub struct Serve {
     /// Listen here for MQTT; may be given several times. Port 0 takes any free port.
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:1883")]
+    /// Without it, and without a BrokerListener among the resources, that is 127.0.0.1:1883.
+    #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Vec<SocketAddr>,
+    /// Ask clients of --listen for a user name and a password, checked against this file (see `forebay passwd`).
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
     /// Keep what must outlive the process here: what clients and graphs ask to be persisted, fetched artifacts and
     /// compiled components. One process at a time can have it.
     #[arg(long, value_name = "DIR")]
@@ -122,9 +145,60 @@ pub struct Serve {
     /// Answer /livez, /readyz and /metrics over HTTP here.
     #[arg(long, value_name = "ADDR:PORT")]
     pub admin: Option<SocketAddr>,
-    /// Let anybody in from other machines too. Without it, only loopback addresses are listened on.
+    /// Let anybody in from other machines too. Without it, other machines only reach ports that ask clients who they are.
     #[arg(long)]
     pub allow_anonymous: bool,
+    /// Connections that there may be at once, over all ports.
+    #[arg(long, value_name = "NUMBER", default_value_t = Limits::CONNECTIONS)]
+    pub connections: usize,
+    /// Connections that there may be at once from one address [default: 1000; this machine's own are not counted].
+    #[arg(long, value_name = "NUMBER")]
+    pub connections_per_address: Option<usize>,
+    /// New connections a second from one address; as many as that in ten seconds may come at once [default: 50; this
+    /// machine's own are not counted].
+    #[arg(long, value_name = "NUMBER")]
+    pub connection_rate: Option<u32>,
+    /// How long a client may take for TLS and WebSocket.
+    #[arg(long, value_name = "DURATION", default_value_t = Limits::HANDSHAKE.into())]
+    pub handshake_timeout: humantime::Duration,
+    /// How long a client may take to send its CONNECT after that.
+    #[arg(long, value_name = "DURATION", default_value_t = limits::Limits::CONNECT.into())]
+    pub connect_timeout: humantime::Duration,
+    /// The largest CONNECT that is read.
+    #[arg(long, value_name = "BYTES", default_value_t = limits::Limits::CONNECT_BYTES)]
+    pub connect_bytes: usize,
+}
+
+/// Options of `passwd`.
+#[derive(Debug, Args)]
+pub struct Passwd {
+    /// The password file; made if it is not there.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Whose password it is.
+    #[arg(value_name = "USER", required_unless_present = "update")]
+    pub user: Option<String>,
+    /// The password, with -b only: others on this machine can see it. Without it, you are asked.
+    #[arg(value_name = "PASSWORD")]
+    pub password: Option<String>,
+    /// Take the password from the command line.
+    #[arg(short = 'b', conflicts_with_all = ["delete", "update"])]
+    pub batch: bool,
+    /// Begin the file anew; whoever is in it is forgotten.
+    #[arg(short = 'c', conflicts_with_all = ["delete", "update"])]
+    pub create: bool,
+    /// Delete the user.
+    #[arg(short = 'D', conflicts_with = "password")]
+    pub delete: bool,
+    /// Hash the passwords that stand in the file as they are, `user:password` on each line.
+    #[arg(short = 'U', conflicts_with_all = ["user", "delete"])]
+    pub update: bool,
+    /// How the password is hashed.
+    #[arg(short = 'H', value_enum, value_name = "HASH", default_value_t = HASH_DEFAULT)]
+    pub hash: HashKind,
+    /// Iterations of sha512-pbkdf2: more make a login take longer, and guessing, too.
+    #[arg(short = 'I', value_name = "NUMBER", default_value_t = iterations_default())]
+    pub iterations: NonZeroU32,
 }
 
 /// Options of `validate`.
@@ -226,6 +300,67 @@ pub struct Operators {
     /// Pull operators from this registry: a hostname with or without a path, or `oci:DIR`, an OCI image layout.
     #[arg(long, value_name = "HOST|oci:DIR")]
     pub registry: Option<String>,
+}
+
+/// How to look into a store.
+#[derive(Debug, Subcommand)]
+pub enum Store {
+    /// Read every record and verify its checksum.
+    ///
+    /// Prints a line for each damaged place, as `file:offset: bytes: reason`, and what is lost with it. A half-written
+    /// end of the log is no damage: a crash leaves it, and nothing that was acknowledged is in it. Ends with 1 when
+    /// something is damaged, and with 2 when it cannot look. The broker starts on a damaged store, too: it sets what is
+    /// damaged aside in quarantine/ and goes on with the rest.
+    Check(StoreCheck),
+    /// Show how much there is of what, and whose queues are the longest.
+    Stats(StoreStats),
+    /// Print everything as JSON lines.
+    ///
+    /// Sessions first, then their subscriptions, then messages, each once, then who waits for them, retained messages
+    /// and keyed state. Ends with 1 when a message is damaged, and with 2 when it cannot look.
+    #[command(after_long_help = EXPORT_HELP)]
+    Export(StoreExport),
+}
+
+const EXPORT_HELP: &str = "\
+Every line is an object with a `type`:
+
+  session       clientId, expirySeconds, closedAt, incoming packet ids of QoS 2, will
+  subscription  session, filter, qos, noLocal, retainAsPublished, identifier, persisted
+  message       id, topic, qos, retain, receivedAt, expirySeconds, properties, payload
+  queued        session and message, with qos, retain, packetId, received, identifiers
+  retained      topic and message
+  key           key and value
+  unreadable    message, and why it cannot be read
+
+Sessions and messages are referred to by number. Moments are milliseconds since 1970. What is not UTF-8 is base64, under \
+a name that says so: payloadText or payloadBase64, keyText or keyBase64.";
+
+/// Options of `store check`.
+#[derive(Debug, Args)]
+pub struct StoreCheck {
+    /// The data directory, as `serve` was given it.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+}
+
+/// Options of `store stats`.
+#[derive(Debug, Args)]
+pub struct StoreStats {
+    /// The data directory, as `serve` was given it.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// How to print it.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+/// Options of `store export`.
+#[derive(Debug, Args)]
+pub struct StoreExport {
+    /// The data directory, as `serve` was given it.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
 }
 
 /// What `new` makes.

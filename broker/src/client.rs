@@ -6,14 +6,19 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use broker_core::Millis;
+use broker_core::memory::Weight;
 use broker_core::outbox::{Outbox, Outgoing};
 use broker_core::packet::{PacketId, PacketType, ReasonCode};
-use broker_core::session::{Session, write_ack_reason};
+use broker_core::session::{self, Session, Will, write_ack_reason};
 use parking_lot::{Mutex, MutexGuard};
-use tokio::net::TcpStream;
 
+use crate::auth::access::Access;
+use crate::listener::Port;
+use crate::metrics::Category;
 use crate::ordered::Ordered;
 use crate::persistence::Persistence;
+use crate::replay::Replay;
+use crate::transport::Transport;
 
 /// Above this many bytes that the socket did not take, publishers to this client are made to wait.
 pub const OUTBOX_HIGH_BYTES: usize = 512 * 1024;
@@ -28,6 +33,7 @@ const SLICES_MAX: usize = 64;
 #[derive(Debug)]
 pub struct Client {
     id: u64,
+    client_id: Box<str>,
     state: Mutex<State>,
 }
 
@@ -40,8 +46,16 @@ pub struct State {
     pub outbox: Outbox,
     /// The connection, if there is one.
     pub connection: Option<Connection>,
+    /// What it may do; nothing when it may do everything. Outlives the connection: a session that is away gets no more.
+    pub access: Option<Arc<Access>>,
     /// Subscriptions that are fed in order, by filter as written.
     pub ordered: Vec<(Box<str>, Arc<Ordered>)>,
+    /// Subscriptions that retained messages are still due for.
+    pub replays: VecDeque<Replay>,
+    /// Whom its messages are counted for, where it said so.
+    pub category: Option<Arc<Category>>,
+    /// What its socket does not take.
+    untaken: Weight,
     /// Answers that wait for what is being written down, and those behind them [MQTT-4.6.0-2].
     owed: VecDeque<Owed>,
     /// The last turn that has this client on its list of outboxes to write.
@@ -84,7 +98,11 @@ struct Owed {
 pub struct Connection {
     /// Tells this connection from the ones before and after it.
     pub number: u64,
-    socket: Arc<TcpStream>,
+    /// Where it came in.
+    pub port: Arc<Port>,
+    /// When its credential ends, as the wall clock has it.
+    pub expires: Option<Millis>,
+    socket: Arc<Transport>,
     /// Some task is in the write system call.
     writing: bool,
     /// What the socket did not take.
@@ -101,6 +119,19 @@ pub struct Connection {
     progress: Millis,
 }
 
+/// How a client came in.
+#[derive(Debug)]
+pub struct Arrival {
+    /// The socket.
+    pub socket: Arc<Transport>,
+    /// Where.
+    pub port: Arc<Port>,
+    /// When its credential ends, as the wall clock has it.
+    pub expires: Option<Millis>,
+    /// What it may do; nothing when it may do everything.
+    pub access: Option<Arc<Access>>,
+}
+
 /// Why a connection ends, said by somebody else than its own task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Close {
@@ -114,11 +145,16 @@ impl Client {
         let id = session.id();
         Arc::new(Self {
             id,
+            client_id: session.client_id().into(),
             state: Mutex::new(State {
                 session,
                 outbox: Outbox::default(),
                 connection: None,
+                access: None,
                 ordered: Vec::new(),
+                replays: VecDeque::new(),
+                category: None,
+                untaken: Weight::default(),
                 owed: VecDeque::new(),
                 touched: 0,
                 waiting: Vec::new(),
@@ -131,19 +167,27 @@ impl Client {
         self.id
     }
 
+    /// Its client identifier.
+    pub fn id_text(&self) -> &str {
+        &self.client_id
+    }
+
     /// The state, locked.
     pub fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }
 
     /// Writes out what waits, as far as the socket takes it. The lock is not held while writing; whoever
-    /// appends meanwhile is served by the same call.
-    pub fn flush(&self, now: Millis, pool: &mut Vec<Vec<u8>>) {
+    /// appends meanwhile is served by the same call. Returns how many bytes it took.
+    pub fn flush(&self, now: Millis, pool: &mut Vec<Vec<u8>>) -> u64 {
+        let mut written = 0;
         loop {
-            let Some((number, socket, mut outgoing)) = self.lock().start_write(pool) else { return };
+            let Some((number, socket, mut outgoing)) = self.lock().start_write(pool) else { return written };
+            let before = outgoing.left();
             let result = write(&socket, &mut outgoing);
+            written += (before - outgoing.left()) as u64;
             if !self.lock().finish_write(number, outgoing, result, now, pool) {
-                return;
+                return written;
             }
         }
     }
@@ -172,13 +216,20 @@ impl State {
     }
 
     /// Makes `socket` the session's connection; the outbox starts empty.
-    pub fn attach(&mut self, number: u64, socket: Arc<TcpStream>, silence_ms_max: u64, now: Millis) {
+    pub fn attach(&mut self, number: u64, arrival: Arrival, silence_ms_max: u64, now: Millis) {
+        let Arrival { socket, port, expires, access } = arrival;
+        self.access = access;
+        // Nothing goes out before the CONNACK [MQTT-3.2.0-1]: until the session is opened, messages wait in it.
+        self.session.close(now);
         self.outbox.clear();
+        self.untaken.set(0);
         self.owed.clear();
         self.touched = 0;
         self.release();
         self.connection = Some(Connection {
             number,
+            port,
+            expires,
             socket,
             writing: false,
             pending: Outgoing::default(),
@@ -196,6 +247,7 @@ impl State {
         if mine {
             self.connection = None;
             self.outbox.clear();
+            self.untaken.set(0);
             self.owed.clear();
             self.release();
         }
@@ -212,6 +264,11 @@ impl State {
             }
             _ => self.write(answer, false),
         }
+    }
+
+    /// Answers that wait.
+    pub fn owed(&self) -> usize {
+        self.owed.len()
     }
 
     /// The record that the last answer waits for; 0 when none does.
@@ -235,7 +292,7 @@ impl State {
                 let reason = if refused { ReasonCode::UnspecifiedError } else { reason };
                 let taken = matches!(kind, PacketType::PubAck | PacketType::PubRec);
                 if taken && reason.is_error() && !version.is_v5() {
-                    // There is no other way to say it [MQTT-3.3.5-2].
+                    // There is no other way to say it: 3.1.1 [MQTT-3.3.5-2].
                     return self.kick(reason);
                 }
                 write_ack_reason(version, kind, id, reason, &mut self.outbox);
@@ -251,6 +308,11 @@ impl State {
         self.connection.as_mut().filter(|c| c.number == number)
     }
 
+    /// Whether a will may be published: its client may have lost the right to since it was left here.
+    pub fn may_publish(&self, will: &Will) -> bool {
+        self.access.as_ref().is_none_or(|access| access.may_publish(will.message.topic()))
+    }
+
     /// Asks the connection's task to end.
     pub fn kick(&mut self, reason: ReasonCode) {
         if let Some(connection) = &mut self.connection {
@@ -259,11 +321,28 @@ impl State {
         }
     }
 
+    /// Bytes that wait for the socket.
+    pub fn backlog(&self) -> usize {
+        self.outbox.len() + self.connection.as_ref().map_or(0, |connection| connection.pending.left())
+    }
+
+    /// The socket takes more, and something waits that could be sent.
+    pub fn has_more(&self, limits: &session::Limits) -> bool {
+        let free = self.connection.as_ref().is_some_and(|connection| connection.pending.left() == 0);
+        free && (self.session.is_held_back(limits, &self.outbox) || self.takes_retained(limits))
+    }
+
+    /// Whether nothing is half written: what is said now comes whole.
+    pub fn is_between_packets(&self) -> bool {
+        self.connection
+            .as_ref()
+            .is_some_and(|connection| connection.pending.left() == 0 && !connection.writing)
+    }
+
     /// More waits for this client than it should; whoever publishes to it should wait too.
     pub fn congested(&self, now: Millis) -> bool {
         let Some(connection) = &self.connection else { return false };
-        let waiting = self.outbox.len() + connection.pending.left() > OUTBOX_HIGH_BYTES
-            || self.session.queued() > QUEUE_HIGH_MESSAGES;
+        let waiting = self.backlog() > OUTBOX_HIGH_BYTES || self.session.queued() > QUEUE_HIGH_MESSAGES;
         waiting && now.since(connection.progress) < STALL_MS
     }
 
@@ -281,7 +360,7 @@ impl State {
         }
     }
 
-    fn start_write(&mut self, pool: &mut Vec<Vec<u8>>) -> Option<(u64, Arc<TcpStream>, Outgoing)> {
+    fn start_write(&mut self, pool: &mut Vec<Vec<u8>>) -> Option<(u64, Arc<Transport>, Outgoing)> {
         self.touched = 0;
         let connection = self.connection.as_mut()?;
         if connection.writing {
@@ -310,6 +389,7 @@ impl State {
         let Some(connection) = self.connection.as_mut().filter(|c| c.number == number) else { return false };
         connection.writing = false;
         match result {
+            // 3.1.1 [MQTT-4.8.0-2]
             Err(_) => {
                 connection.close.get_or_insert(Close { reason: ReasonCode::UnspecifiedError });
                 connection.wake();
@@ -320,10 +400,16 @@ impl State {
                     connection.progress = now;
                 }
                 if outgoing.left() > 0 {
+                    self.untaken.set(outgoing.left() + self.outbox.len());
                     connection.pending = outgoing;
                     connection.wake();
                     return false;
                 }
+                if self.session.queued() > 0 || !self.replays.is_empty() {
+                    // There is room again for what waits.
+                    connection.wake();
+                }
+                self.untaken.set(0);
                 recycle(pool, outgoing.recycle());
                 if self.outbox.is_empty() && self.outbox.buffer().capacity() > 0 {
                     recycle(pool, std::mem::take(self.outbox.buffer()));
@@ -369,7 +455,7 @@ pub fn recycle(pool: &mut Vec<Vec<u8>>, mut buffer: Vec<u8>) {
 }
 
 /// Writes until done or the socket takes no more. Whether anything was taken.
-fn write(socket: &TcpStream, outgoing: &mut Outgoing) -> io::Result<bool> {
+fn write(socket: &Transport, outgoing: &mut Outgoing) -> io::Result<bool> {
     let mut progressed = false;
     while outgoing.left() > 0 {
         let result = match outgoing.contiguous() {

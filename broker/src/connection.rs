@@ -7,17 +7,20 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use broker_core::message::{Message, Publication};
+use broker_core::memory::Weight;
+use broker_core::message::Publication;
 use broker_core::packet::{
     self, DecodeError, Decoded, ErrorKind, PropertiesBuilder, Property, ReasonCode, Version,
 };
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use crate::broker::Broker;
+use crate::broker::{Broker, Left};
 use crate::client::Client;
 use crate::handshake::{self, Established};
 use crate::inbound::Inbound;
+use crate::listener::Port;
+use crate::listener::admission::Admitted;
+use crate::transport::Transport;
 use crate::turn::{Congested, Turn};
 use crate::{clock, metrics};
 
@@ -58,27 +61,37 @@ impl From<DecodeError> for End {
         metrics::packet_refused(match error.kind {
             ErrorKind::PacketTooLarge => "too-large",
             ErrorKind::Malformed => "malformed",
+            ErrorKind::TopicNameInvalid | ErrorKind::TopicFilterInvalid => "levels",
             _ => "protocol",
         });
         Self::Refused { reason: error.reason(), what: error.what }
     }
 }
 
-/// Serves one connection until it ends.
-pub async fn run(broker: Arc<Broker>, socket: TcpStream, peer: SocketAddr, mut stop: watch::Receiver<bool>) {
-    let socket = Arc::new(socket);
+/// Serves one connection until it ends; `_place` is given back then.
+pub async fn run(
+    broker: Arc<Broker>,
+    port: Arc<Port>,
+    transport: Transport,
+    peer: SocketAddr,
+    _place: Admitted,
+    mut stop: watch::Receiver<bool>,
+) {
+    let socket = Arc::new(transport);
     let established = tokio::select! {
-        established = handshake::establish(&broker, &socket) => established,
+        // Boxed, so that a connection that is served takes no room for what is over.
+        established = Box::pin(handshake::establish(&broker, &port, &socket, peer)) => established,
         _ = stop.wait_for(|stop| *stop) => return,
     };
     drop(stop);
-    let Some(Established { opened, version, problem_information, rest }) = established else { return };
-    if !opened.wills.is_empty() {
-        let mut turn = Turn::begin(&broker, clock::monotonic());
-        publish_all(&mut turn, &opened.wills);
-        turn.finish();
-    }
-    let inbound = Inbound::new(Arc::clone(&opened.client), opened.number, version, problem_information);
+    let Some(Established { opened, version, problem_information, packet_size_max, rest, access, login }) =
+        established
+    else {
+        return;
+    };
+    publish_left(&broker, &opened.left);
+    let inbound = Inbound::new(Arc::clone(&opened.client), opened.number, version, problem_information)
+        .bound_by(access, login);
     let mut connection = Connection {
         broker,
         client: opened.client,
@@ -86,8 +99,10 @@ pub async fn run(broker: Arc<Broker>, socket: TcpStream, peer: SocketAddr, mut s
         socket,
         version,
         problem_information,
+        packet_size_max,
         inbound,
         carry: rest,
+        carried: Weight::default(),
         needed: 0,
         congested: Vec::new(),
     };
@@ -100,12 +115,16 @@ struct Connection {
     broker: Arc<Broker>,
     client: Arc<Client>,
     number: u64,
-    socket: Arc<TcpStream>,
+    socket: Arc<Transport>,
     version: Version,
     problem_information: bool,
+    /// The largest packet that the client takes.
+    packet_size_max: usize,
     inbound: Inbound,
     /// The beginning of a packet that has not arrived in full.
     carry: Vec<u8>,
+    /// What of it is worth counting.
+    carried: Weight,
     /// Length of that packet, as far as known.
     needed: usize,
     /// Clients that must take more before we read more.
@@ -114,7 +133,8 @@ struct Connection {
 
 enum Event {
     Readable,
-    Writable,
+    /// There is room for what waits to be sent.
+    Room,
 }
 
 impl Connection {
@@ -128,8 +148,8 @@ impl Connection {
                 Err(end) => return end,
             };
             let full = match event {
-                Event::Writable => {
-                    self.flush();
+                Event::Room => {
+                    self.send_more();
                     false
                 }
                 Event::Readable => match self.read() {
@@ -152,9 +172,10 @@ impl Connection {
         }
         connection.register(cx.waker());
         let blocked = connection.blocked();
+        let more = state.has_more(&self.broker.limits.session);
         drop(state);
-        if blocked && self.socket.poll_write_ready(cx).is_ready() {
-            return Poll::Ready(Ok(Event::Writable));
+        if more || (blocked && self.socket.poll_write_ready(cx).is_ready()) {
+            return Poll::Ready(Ok(Event::Room));
         }
         if !self.congested.is_empty() {
             let now = clock::monotonic();
@@ -177,10 +198,17 @@ impl Connection {
         }
     }
 
-    /// Writes out what this client's socket did not take before.
-    fn flush(&mut self) {
+    /// Writes out what this client's socket did not take before, and what waited for that.
+    fn send_more(&mut self) {
         let mut turn = Turn::begin(&self.broker, clock::monotonic());
-        turn.touch(&self.client, &mut self.client.lock());
+        {
+            let mut state = self.client.lock();
+            match state.has_more(&self.broker.limits.session) {
+                true => turn.pump(&self.client, &mut state),
+                false => turn.touch(&self.client, &mut state),
+            }
+        }
+        turn.replay(&self.client);
         turn.finish();
     }
 
@@ -198,6 +226,7 @@ impl Connection {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(_) => return Err(End::Lost),
             };
+            self.broker.metrics.bytes_received.increment(n as u64);
             self.carry.clear();
             let taken = self.take(Some(&buffer[..kept + n]))?;
             self.keep(&buffer[taken..kept + n]);
@@ -207,6 +236,13 @@ impl Connection {
 
     /// Reads on where a large packet is put together, in the connection's own buffer.
     fn read_large(&mut self) -> Result<bool, End> {
+        if self.broker.is_pressed() {
+            metrics::packet_refused("pressed");
+            return Err(End::Refused {
+                reason: ReasonCode::QuotaExceeded,
+                what: "the memory for messages is used up, and a large packet is on its way",
+            });
+        }
         let kept = self.carry.len();
         let more = self.needed.saturating_sub(kept).clamp(READ_BYTES, GROW_BYTES);
         self.carry.resize(kept + more, 0);
@@ -214,15 +250,17 @@ impl Connection {
         self.carry.truncate(kept + *result.as_ref().unwrap_or(&0));
         match result {
             Ok(0) => return Err(End::Lost),
-            Ok(_) => {}
+            Ok(n) => self.broker.metrics.bytes_received.increment(n as u64),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             Err(_) => return Err(End::Lost),
         }
+        self.carried.set(self.carry.len());
         if self.carry.len() < self.needed {
             self.heard();
             return Ok(false);
         }
         self.take(None)?;
+        self.carried.set(0);
         Ok(true)
     }
 
@@ -287,18 +325,19 @@ impl Connection {
             End::Kicked(reason) => Some((reason, None)),
             End::TakenOver => Some((ReasonCode::SessionTakenOver, None)),
         };
-        if let Some((reason, what)) = goodbye.filter(|_| self.version.is_v5()) {
-            self.say_goodbye(reason, what.filter(|_| self.problem_information));
+        // Half a packet must not be followed by another.
+        let whole = end == End::TakenOver || self.client.lock().is_between_packets();
+        match goodbye.filter(|_| whole && self.version.is_v5()) {
+            Some((reason, what)) => self.say_goodbye(reason, what.filter(|_| self.problem_information)),
+            None => self.socket.finish(&[]),
         }
         let with_will = !matches!(end, End::Disconnected { with_will: false });
-        let will = self.broker.close(&self.client, self.number, now, with_will);
-        if let Some(will) = will {
-            let mut turn = Turn::begin(&self.broker, now);
-            publish_all(&mut turn, &[will]);
-            turn.finish();
-        }
+        let left = self.broker.close(&self.client, self.number, now, with_will);
+        publish_left(&self.broker, &left);
     }
 
+    /// The last packet of the connection [MQTT-3.14.4-1], which is closed then [MQTT-3.14.4-2] [MQTT-4.13.1-1]
+    /// [MQTT-4.13.2-1].
     fn say_goodbye(&self, reason: ReasonCode, what: Option<&str>) {
         let mut properties = PropertiesBuilder::new();
         if let Some(what) = what {
@@ -306,16 +345,30 @@ impl Connection {
             let _ = properties.put(Property::ReasonString(what));
         }
         let mut out = Vec::new();
-        let disconnect = packet::Disconnect { reason, properties: properties.properties() };
+        let full = packet::Disconnect { reason, properties: properties.properties() };
+        let bare = packet::Disconnect { reason, properties: packet::Properties::EMPTY };
         // The connection is over either way; a socket that takes nothing more is not waited for.
-        if disconnect.encode(self.version, &mut out).is_ok() {
-            let _ = self.socket.try_write(&out);
+        for disconnect in [full, bare] {
+            out.clear();
+            let size = disconnect.encode(self.version, &mut out).map(|()| out.len());
+            if size.is_ok_and(|size| size <= self.packet_size_max) {
+                return self.socket.finish(&out);
+            }
+            // Without its reason string it may fit [MQTT-3.14.2-3]; it never has user properties [MQTT-3.14.2-4].
         }
     }
 }
 
-fn publish_all(turn: &mut Turn<'_>, messages: &[Arc<Message>]) {
-    for message in messages {
-        turn.publish(&mut Publication::of(message));
+/// Publishes what a connection or session that has ended leaves behind.
+fn publish_left(broker: &Broker, left: &Left) {
+    if left.will.is_none() && left.orphans.is_empty() {
+        return;
     }
+    let mut turn = Turn::begin(broker, clock::monotonic());
+    // As any other message: retained or not [MQTT-3.1.2-14] [MQTT-3.1.2-15].
+    if let Some(will) = &left.will {
+        turn.publish(&mut Publication::of(will));
+    }
+    turn.pass_on(&left.orphans);
+    turn.finish();
 }

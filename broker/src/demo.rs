@@ -12,8 +12,9 @@ use broker_core::packet::{
 use processing::state_store::Quota;
 use tokio::sync::oneshot;
 
-use crate::cli;
+use crate::listener::admission;
 use crate::serve::{self, ServeError};
+use crate::{cli, limits};
 
 const RAW: &str = "sensor/temperature/raw";
 const PROCESSED: &str = "sensor/temperature/processed";
@@ -28,6 +29,13 @@ pub fn run(options: &cli::Demo) -> Result<(), ServeError> {
     let once = options.once;
     let serve = cli::Serve {
         listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+        password_file: None,
+        connections: admission::Limits::CONNECTIONS,
+        connections_per_address: None,
+        connection_rate: None,
+        handshake_timeout: admission::Limits::HANDSHAKE.into(),
+        connect_timeout: limits::Limits::CONNECT.into(),
+        connect_bytes: limits::Limits::CONNECT_BYTES,
         data_dir: None,
         files: vec![resources],
         schemas: None,

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use broker_core::message::Message;
 use broker_core::reorder::{LATENESS_MS_DEFAULT, LATENESS_MS_MAX, Late, Order};
 use config::resource::registry::{Credentials, RegistryHost};
 use config::resource::{LateMessages, Settings};
@@ -38,6 +39,8 @@ const ALLOWED_LATENESS: Duration = Duration::from_millis(ALLOWED_LATENESS_MS);
 const RETRY_MIN: Duration = Duration::from_secs(1);
 /// The longest.
 const RETRY_MAX: Duration = Duration::from_secs(60);
+/// Retained messages that are looked up at once.
+const RETAINED_BATCH: usize = 256;
 
 /// Everything that graphs are made with.
 pub struct Graphs {
@@ -327,9 +330,17 @@ impl Graphs {
         let mut turn = Turn::begin(&self.broker, clock::monotonic());
         let mut fed = HashSet::new();
         for filter in filters.filter(|filter| split_share(filter).0.is_none()) {
-            for message in self.broker.retained(&filter, turn.now) {
-                if fed.insert(message.topic().to_owned()) {
-                    turn.feed(source, message);
+            // A graph takes them as they come: there is no socket to wait for.
+            let mut after: Option<Arc<Message>> = None;
+            loop {
+                let behind = after.as_ref().map(|message| message.topic());
+                let batch = self.broker.retained(&filter, behind, turn.now, RETAINED_BATCH);
+                let Some(last) = batch.last() else { break };
+                after = Some(Arc::clone(last));
+                for message in batch {
+                    if fed.insert(message.topic().to_owned()) {
+                        turn.feed(source, message);
+                    }
                 }
             }
         }

@@ -10,33 +10,54 @@ use broker_core::packet::{
 };
 use broker_core::reorder::Order;
 use broker_core::router::Options;
-use broker_core::session::{Delivered, Delivery, PubRec, Session};
+use broker_core::session::{PubRec, Session};
 use broker_store::{Event, Lsn};
 
+use crate::auth::access::Access;
 use crate::broker::split_share;
 use crate::client::{Answer, Client};
 use crate::connection::End;
-use crate::ordered::{self, Held, Ordered};
+use crate::metrics::Category;
+use crate::ordered;
 use crate::persistence;
+use crate::reauthentication::Login;
+use crate::replay::Replay;
 use crate::turn::{Taken, Turn};
 
 /// The receiving side of a connection.
 pub struct Inbound {
     peer: Peer,
-    /// Topic aliases of this connection [MQTT-3.3.2-9]; by alias − 1.
+    /// Topic aliases of this connection [MQTT-3.3.2-12]; by alias − 1.
     aliases: Vec<Option<Box<str>>>,
+    /// Whom its messages are counted for, where it said so.
+    category: Option<Arc<Category>>,
 }
+
+/// The user property of PUBLISH by which a message is taken even when the memory for messages is used up (AIO.md §9.2).
+const HIGH_PRIORITY: &str = "$high_priority";
+/// Topics that are the broker's own.
+const SYS: &str = "$SYS/";
 
 impl Inbound {
     /// Nothing received yet.
     ///
     /// `problem_information`: the client reads what is said beyond codes [MQTT-3.1.2-29].
     pub fn new(client: Arc<Client>, number: u64, version: Version, problem_information: bool) -> Self {
-        Self { peer: Peer { client, number, version, problem_information }, aliases: Vec::new() }
+        let category = client.lock().category.clone();
+        let peer = Peer { client, number, version, problem_information, access: None, login: None };
+        Self { peer, aliases: Vec::new(), category }
+    }
+
+    /// Only what `access` allows is done from now on; by `login` the client may prove anew who it is.
+    pub fn bound_by(mut self, access: Option<Arc<Access>>, login: Option<Box<Login>>) -> Self {
+        self.peer.access = access;
+        self.peer.login = login;
+        self
     }
 
     /// Does what `packet` asks for.
     pub fn packet(&mut self, packet: Packet<'_>, turn: &mut Turn<'_>) -> Result<(), End> {
+        turn.count_packet();
         match packet {
             Packet::Publish(publish) => self.publish(&publish, turn),
             Packet::PubAck(ack) => self.peer.acknowledged(turn, |session, _| {
@@ -57,9 +78,12 @@ impl Inbound {
                 out.extend_from_slice(&PINGRESP); // [MQTT-3.12.4-1]
                 Ok(())
             }),
-            Packet::Disconnect(disconnect) => Err(self.peer.disconnect(&disconnect)),
+            Packet::Disconnect(disconnect) => Err(self.peer.disconnect(&disconnect, turn)),
             Packet::Connect(_) => Err(refused("a second CONNECT came on one connection")), // [MQTT-3.1.0-2]
-            Packet::Auth(_) => Err(refused("AUTH came, but no authentication method was agreed on")),
+            Packet::Auth(auth) => match &self.peer.login {
+                Some(login) => login.renew(&auth, &self.peer.client, self.peer.number, turn.broker().own()),
+                None => Err(refused("AUTH came, but no authentication method was agreed on")), // [MQTT-4.12.0-6]
+            },
             Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
                 Err(refused("a packet came that only a server may send"))
             }
@@ -67,38 +91,105 @@ impl Inbound {
     }
 
     fn publish(&mut self, publish: &Publish<'_>, turn: &mut Turn<'_>) -> Result<(), End> {
-        let Self { peer, aliases } = self;
-        turn.count_received(publish.payload.len());
+        let Self { peer, aliases, category } = self;
+        turn.count_received(publish.payload.len(), category.as_deref());
+        if publish.properties.user_properties_count > turn.broker().limits.user_properties_max {
+            return Err(too_many_user_properties());
+        }
         let properties = &publish.properties;
         let kept = properties.forwardable();
         let topic = match properties.topic_alias {
             None => publish.topic,
             Some(alias) => resolve(aliases, alias, publish.topic, turn.broker().limits.topic_alias_maximum)?,
         };
+        let refusal = match peer.may_publish(topic) {
+            true => refusal(topic, properties, turn),
+            false => Some(Refusal::Denied),
+        };
         let (span, expiry_at) = (&kept.bytes, kept.expiry_offset);
         let mut publication = Publication::borrowed(topic, span, expiry_at, publish.payload, turn.now);
-        publication.expiry = properties.message_expiry;
+        publication.expiry = turn.broker().limits.message_expiry(properties.message_expiry);
         publication.qos = publish.qos;
         publication.retain = publish.retain;
         publication.publisher = peer.client.id();
         let Some(id) = publish.packet_id else {
-            turn.publish(&mut publication);
+            match refusal {
+                None => {
+                    turn.publish(&mut publication);
+                }
+                Some(_) => turn.refuse_qos0(category.as_deref()),
+            }
             return Ok(());
         };
         if publish.qos == QoS::AtLeastOnce {
-            let taken = turn.publish(&mut publication);
+            if turn.broker().persistence().is_some() {
+                peer.has_room(turn)?; // otherwise each is answered before the next is read
+            }
+            let taken = match refusal {
+                None => turn.publish(&mut publication),
+                Some(refusal) => refusal.taken(peer.version, turn),
+            };
             return peer.acknowledge(turn, PacketType::PubAck, id, taken);
         }
         let taken = match peer.begin_qos2(id, turn)? {
             Begun::New { durable } => {
                 let from = durable.then(|| (peer.client.id(), id.get()));
-                let taken = turn.publish_from(&mut publication, from);
+                let taken = match refusal {
+                    None => turn.publish_from(&mut publication, from),
+                    Some(refusal) => refusal.taken(peer.version, turn),
+                };
                 peer.note_qos2(id, taken, durable);
                 taken
             }
             Begun::Again(number) => Taken::Once(number),
         };
         peer.acknowledge(turn, PacketType::PubRec, id, taken)
+    }
+}
+
+/// Why a message is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    /// The memory for messages is used up.
+    Pressed,
+    /// The topic is the broker's own.
+    Reserved,
+    /// No rule allows it.
+    Denied,
+}
+
+impl Refusal {
+    /// What became of a message that is acknowledged.
+    fn taken(self, version: Version, turn: &Turn<'_>) -> Taken {
+        match self {
+            Self::Pressed => {
+                turn.broker().metrics.backpressure.increment(1);
+                Taken::Refused(ReasonCode::QuotaExceeded)
+            }
+            Self::Reserved if version.is_v5() => Taken::Refused(ReasonCode::TopicNameInvalid),
+            Self::Denied if version.is_v5() => Taken::Refused(ReasonCode::NotAuthorized),
+            // Who cannot be told otherwise is told that it is done (AIO.md §5.9).
+            Self::Reserved | Self::Denied => Taken::ByNobody,
+        }
+    }
+}
+
+/// Whether a message is not to be taken, whatever it says.
+fn refusal(topic: &str, properties: &packet::PublishProperties<'_>, turn: &Turn<'_>) -> Option<Refusal> {
+    let broker = turn.broker();
+    if topic.starts_with(SYS) {
+        return Some(Refusal::Reserved);
+    }
+    let passes = || broker.limits.high_priority_passes && properties.user_property(HIGH_PRIORITY).is_some();
+    (broker.is_pressed() && !passes()).then_some(Refusal::Pressed)
+}
+
+/// More user properties than the broker takes in one packet.
+fn too_many_user_properties() -> End {
+    crate::metrics::packet_refused("user-properties");
+    End::Refused {
+        reason: ReasonCode::QuotaExceeded,
+        what: "a packet has more user properties than the broker takes",
     }
 }
 
@@ -116,9 +207,22 @@ struct Peer {
     number: u64,
     version: Version,
     problem_information: bool,
+    /// What it may do; nothing when it may do everything.
+    access: Option<Arc<Access>>,
+    login: Option<Box<Login>>,
 }
 
 impl Peer {
+    /// Whether it may publish to a topic; what is not taken then is counted.
+    fn may_publish(&self, topic: &str) -> bool {
+        let Some(access) = &self.access else { return true };
+        let allowed = access.may_publish(topic);
+        if !allowed {
+            crate::metrics::message_denied();
+        }
+        allowed
+    }
+
     /// An acknowledgement: the session takes note, and what waits for the window goes out.
     fn acknowledged(
         &self,
@@ -135,11 +239,7 @@ impl Peer {
             PubRec::Done(number) => (Some(number), None),
             PubRec::Received(number) => (None, Some(number)),
         };
-        let limits = &turn.broker().limits.session;
-        let expired = state.session.pump(turn.now, limits, &mut state.outbox);
-        for _ in 0..expired {
-            turn.broker().metrics.dropped(broker_core::session::DropCause::Expired);
-        }
+        turn.pump(&self.client, state);
         let fill = turn.pump_durable(&self.client, state);
         drop(guard);
         let session = self.client.id();
@@ -175,6 +275,7 @@ impl Peer {
             None => 0,
         };
         state.answer(wait, Answer::Ack { kind: PacketType::PubComp, id, reason }, persistence);
+        turn.count_answer();
         turn.touch(&self.client, state);
         Ok(())
     }
@@ -190,10 +291,13 @@ impl Peer {
         }
         encode(state.outbox.buffer())
             .map_err(|error| End::Refused { reason: ReasonCode::PacketTooLarge, what: error.what })?;
+        turn.count_answer();
         turn.touch(&self.client, &mut state);
         Ok(())
     }
 
+    /// Answers a PUBLISH as its QoS asks [MQTT-3.3.4-1]: PUBACK [MQTT-4.3.2-4], after which its identifier is free
+    /// [MQTT-4.3.2-5], or PUBREC [MQTT-4.3.3-8]; in the order in which they come [MQTT-4.6.0-2] [MQTT-4.6.0-3].
     fn acknowledge(
         &self,
         turn: &mut Turn<'_>,
@@ -213,20 +317,35 @@ impl Peer {
             return Err(End::TakenOver);
         }
         state.answer(wait, Answer::Ack { kind, id, reason }, turn.broker().persistence());
+        turn.count_answer();
         turn.touch(&self.client, state);
         Ok(())
     }
 
+    /// Whether the client may have one more message under way: it was told how many [MQTT-3.3.4-7]. Clients before v5
+    /// were not; theirs are bounded by the identifiers there are.
+    fn has_room(&self, turn: &Turn<'_>) -> Result<(), End> {
+        if !self.version.is_v5() {
+            return Ok(());
+        }
+        let state = self.client.lock();
+        if state.session.incoming().max(state.owed()) < usize::from(turn.broker().limits.receive_maximum) {
+            return Ok(());
+        }
+        crate::metrics::packet_refused("receive-maximum");
+        Err(End::Refused {
+            reason: ReasonCode::ReceiveMaximumExceeded,
+            what: "more messages are under way than the receive maximum allows",
+        })
+    }
+
     /// Whether the QoS 2 message is new [MQTT-4.3.3-10].
     fn begin_qos2(&self, id: PacketId, turn: &Turn<'_>) -> Result<Begun, End> {
+        if !self.client.lock().session.has_incoming(id) {
+            self.has_room(turn)?;
+        }
         let mut state = self.client.lock();
         let new = state.session.on_publish_qos2(id);
-        if state.session.incoming() > usize::from(turn.broker().limits.receive_maximum) {
-            return Err(End::Refused {
-                reason: ReasonCode::ReceiveMaximumExceeded, // [MQTT-3.3.4-7]
-                what: "more QoS 2 messages are under way than the receive maximum allows",
-            });
-        }
         Ok(match new {
             true => Begun::New { durable: state.session.is_durable() },
             // Its record may still be on its way: the answer to the first one is then, too.
@@ -251,6 +370,7 @@ impl Peer {
     }
 
     fn subscribe(&self, subscribe: &Subscribe<'_>, turn: &mut Turn<'_>) -> Result<(), End> {
+        check_user_properties(&subscribe.properties, turn)?;
         let mut said = PropertiesBuilder::new();
         let order = match ordered::asked(subscribe.properties) {
             Ok(order) => order,
@@ -273,6 +393,7 @@ impl Peer {
         let identifier = subscribe.properties.subscription_identifier();
         let mut codes = Vec::new();
         let mut retained = Vec::new();
+        // One after the other [MQTT-3.8.4-5], with a reason for each [MQTT-3.8.4-6].
         for subscription in subscribe.subscriptions() {
             let persisted = grant.persisted && order.is_none();
             let (code, wants) = self.subscribe_one(&subscription, identifier, order, persisted, turn);
@@ -280,8 +401,11 @@ impl Peer {
             retained.extend(wants);
         }
         self.suback(subscribe, &said, &codes, grant.wait, turn)?;
-        for due in retained {
-            self.send_retained(&due, turn);
+        if !retained.is_empty() {
+            let mut state = self.client.lock();
+            retained.into_iter().for_each(|due| state.replay(due));
+            drop(state);
+            turn.replay(&self.client);
         }
         Ok(())
     }
@@ -314,6 +438,10 @@ impl Peer {
         }
         let identifier = subscribe.properties.subscription_identifier();
         for subscription in subscribe.subscriptions() {
+            let filter = split_share(subscription.filter).1;
+            if self.access.as_ref().is_some_and(|access| !access.covers(filter)) {
+                continue;
+            }
             let options = options_of(&subscription, identifier, None);
             let known = state.session.subscriptions().get(subscription.filter);
             events.push(Event::Subscribed {
@@ -372,7 +500,7 @@ impl Peer {
                 let start = out.len();
                 full.encode(self.version, out)?;
                 if out.len() - start > size_max {
-                    // [MQTT-3.9.2-1]
+                    // [MQTT-3.9.2-1] [MQTT-3.9.2-2]
                     out.truncate(start);
                     bare.encode(self.version, out)?;
                 }
@@ -404,26 +532,33 @@ impl Peer {
         }
         let answer = Answer::Packet { written: yes.into(), refused: no.into() };
         state.answer(wait, answer, turn.broker().persistence());
+        turn.count_answer();
         turn.touch(&self.client, &mut state);
         Ok(())
     }
 
     /// Makes one subscription. Says what it was granted, and whether retained messages are due.
-    fn subscribe_one<'p>(
+    fn subscribe_one(
         &self,
-        subscription: &Subscription<'p>,
+        subscription: &Subscription<'_>,
         identifier: Option<u32>,
         order: Option<Order>,
         persisted: bool,
         turn: &mut Turn<'_>,
-    ) -> (ReasonCode, Option<RetainedDue<'p>>) {
+    ) -> (ReasonCode, Option<Replay>) {
         let Subscription { filter, options } = *subscription;
         let broker = turn.broker();
+        if let Some(access) = &self.access
+            && !access.may_subscribe(split_share(filter).1)
+        {
+            return (ReasonCode::NotAuthorized, None); // [MQTT-3.8.4-6]
+        }
         let mut wanted = options_of(subscription, identifier, order);
         let new = {
             let mut state = self.client.lock();
             let known = state.session.subscriptions();
             if known.len() >= broker.limits.subscriptions_max && !known.contains_key(filter) {
+                broker.metrics.subscriptions_refused.increment(1);
                 return (ReasonCode::QuotaExceeded, None);
             }
             // Switched on, it stays on as long as the session lives (AIO.md §6).
@@ -432,56 +567,33 @@ impl Peer {
             state.session.subscribe(filter, wanted)
         };
         let ordered = broker.subscribe(filter, &self.client, wanted);
+        // [MQTT-3.8.4-7]
         let granted = match options.qos {
             QoS::AtMostOnce => ReasonCode::Success,
             QoS::AtLeastOnce => ReasonCode::GrantedQoS1,
             QoS::ExactlyOnce => ReasonCode::GrantedQoS2,
         };
         let due = match options.retain_handling {
-            RetainHandling::SendAlways => true, // [MQTT-3.3.1-9]
+            RetainHandling::SendAlways => true, // [MQTT-3.3.1-9], [MQTT-3.8.4-4]
             RetainHandling::SendIfNew => new,   // [MQTT-3.3.1-10]
             RetainHandling::DoNotSend => false, // [MQTT-3.3.1-11]
         };
-        let (share, filter) = split_share(filter);
-        let due = due && share.is_none();
-        (granted, due.then_some(RetainedDue { filter, options: wanted, ordered }))
-    }
-
-    fn send_retained(&self, due: &RetainedDue<'_>, turn: &mut Turn<'_>) {
-        let RetainedDue { filter, options, ordered } = due;
-        let broker = turn.broker();
-        let identifiers: &[u32] = options.identifier.as_slice();
-        for message in broker.retained(filter, turn.now) {
-            if options.no_local && message.publisher == self.client.id() {
-                continue;
-            }
-            if let Some(ordered) = ordered {
-                turn.arrange(ordered, Held { message, retained: true });
-                continue;
-            }
-            let mut publication = Publication::of(&message);
-            let how = Delivery { qos: options.qos, retain: true, identifiers }; // [MQTT-3.3.1-8]
-            let mut guard = self.client.lock();
-            let state = &mut *guard;
-            let limits = &broker.limits.session;
-            let delivered =
-                state.session.deliver(&mut publication, None, how, turn.now, limits, &mut state.outbox);
-            match delivered {
-                Delivered::Sent => turn.touch(&self.client, state),
-                Delivered::Queued => {}
-                Delivered::Dropped(cause) => broker.metrics.dropped(cause),
-            }
-        }
+        let due = due && split_share(filter).0.is_none(); // v5 §4.8.2
+        (granted, due.then(|| Replay::new(filter, wanted, ordered)))
     }
 
     fn unsubscribe(&self, unsubscribe: &Unsubscribe<'_>, turn: &mut Turn<'_>) -> Result<(), End> {
+        check_user_properties(&unsubscribe.properties, turn)?;
         let mut codes = Vec::new();
         let mut gone = Vec::new();
         let session = self.client.id();
+        // One after the other [MQTT-3.10.4-6]; nothing more comes for it [MQTT-3.10.4-2], what is under way is left to the
+        // session [MQTT-3.10.4-3].
         for filter in unsubscribe.filters() {
             let mut state = self.client.lock();
             let existed = state.session.unsubscribe(filter);
             state.order(filter, None);
+            state.replay_no_more(filter);
             let durable = state.session.is_durable();
             drop(state);
             if existed {
@@ -497,21 +609,23 @@ impl Peer {
             Some(persistence) if !gone.is_empty() => persistence.insist(gone, session).unwrap_or(u64::MAX),
             _ => 0,
         };
+        // Without properties [MQTT-3.11.2-1] [MQTT-3.11.2-2].
         let unsuback =
             UnsubAck { packet_id: unsubscribe.packet_id, properties: Properties::EMPTY, codes: &codes };
         let encode = |out: &mut Vec<u8>| unsuback.encode(self.version, out);
         self.answer(wait, turn, encode, encode) // [MQTT-3.10.4-4]
     }
 
-    fn disconnect(&self, disconnect: &packet::Disconnect<'_>) -> End {
+    fn disconnect(&self, disconnect: &packet::Disconnect<'_>, turn: &Turn<'_>) -> End {
         if let Some(expiry) = disconnect.properties.session_expiry() {
             let mut state = self.client.lock();
             if state.session.expiry == 0 && expiry != 0 {
                 return refused("DISCONNECT sets a session expiry, but CONNECT had set none"); // [MQTT-3.14.2-2]
             }
-            state.session.expiry = expiry;
+            state.session.expiry = expiry.min(turn.broker().limits.session_expiry_max);
         }
-        End::Disconnected { with_will: disconnect.reason == ReasonCode::DisconnectWithWill }
+        // Only a normal disconnection takes the will back [MQTT-3.14.4-3] [MQTT-3.1.2-8].
+        End::Disconnected { with_will: disconnect.reason != ReasonCode::NORMAL_DISCONNECTION }
     }
 }
 
@@ -534,11 +648,11 @@ fn options_of(subscription: &Subscription<'_>, identifier: Option<u32>, order: O
     }
 }
 
-/// A new subscription that retained messages are due for.
-struct RetainedDue<'p> {
-    filter: &'p str,
-    options: Options,
-    ordered: Option<Arc<Ordered>>,
+fn check_user_properties(properties: &Properties<'_>, turn: &Turn<'_>) -> Result<(), End> {
+    match properties.user_properties().count() > turn.broker().limits.user_properties_max {
+        true => Err(too_many_user_properties()),
+        false => Ok(()),
+    }
 }
 
 fn refused(what: &'static str) -> End {

@@ -43,16 +43,17 @@ pub fn subscriptions(broker: &Broker) -> Vec<Subscription> {
         let (id, mut subscriptions) = {
             let state = client.lock();
             let connected = state.connection.is_some();
-            let one = |(filter, options): (&Box<str>, &broker_core::router::Options)| Subscription {
+            let one = |filter: &str, options: &broker_core::router::Options| Subscription {
                 client_id: state.session.client_id().to_owned(),
                 kind: Kind::Client,
-                filter: filter.to_string(),
+                filter: filter.to_owned(),
                 qos: options.qos as u8,
                 persisted: options.persisted,
                 connected,
                 queued: state.session.queued(),
             };
-            (client.id(), state.session.subscriptions().iter().map(one).collect::<Vec<_>>())
+            let all = state.session.subscriptions().iter().map(|(filter, options)| one(filter, options));
+            (client.id(), all.collect::<Vec<_>>())
         };
         let stored = broker.persistence().map_or(0, |persistence| persistence.queued(id));
         subscriptions.iter_mut().for_each(|subscription| subscription.queued += stored);

@@ -3,6 +3,7 @@
 //! The process's life, read aloud: say what is wanted, check it, bind, say what is bound, wait, drain.
 
 mod admin;
+mod auth;
 mod broker;
 mod cli;
 mod client;
@@ -16,6 +17,7 @@ mod handshake;
 mod health;
 mod housekeeping;
 mod inbound;
+mod limits;
 mod listener;
 mod listing;
 mod metrics;
@@ -23,11 +25,16 @@ mod operations;
 mod ordered;
 mod persistence;
 mod pipeline;
+mod reauthentication;
+mod replay;
 mod route;
 mod schemas;
 mod serve;
 mod services;
+mod store_tools;
+mod sys;
 mod translate;
+mod transport;
 mod turn;
 mod validate;
 mod workbench;
@@ -39,6 +46,7 @@ use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::{Command, New};
+use crate::serve::ServeError;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
@@ -60,6 +68,8 @@ fn main() -> ExitCode {
         Command::Test(options) => return workbench::test(&options),
         Command::Run(options) => return workbench::run(&options),
         Command::New(New::Operator(options)) => return workbench::new(&options),
+        Command::Passwd(options) => auth::passwd::run(&options).map_err(ServeError::Passwd),
+        Command::Store(command) => return store_tools::run(&command),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -35,7 +35,7 @@ use crate::pipeline::cursor::Cursor;
 /// The user property that asks for persistence, with the value `true` (AIO.md §6).
 pub const PROPERTY: &str = "aio-persistence";
 /// Where in the data directory the store is.
-const DIRECTORY: &str = "store";
+pub const DIRECTORY: &str = "store";
 /// The key of the hybrid logical clock in the log.
 const CLOCK_KEY: &[u8] = b"clock";
 /// Refusals that are remembered, for answers that were about to wait.
@@ -368,7 +368,7 @@ impl Persistence {
     /// message is among it.
     pub fn write(&self, events: Vec<Event>) {
         let urgent = events.iter().any(|event| matches!(event, Event::Stored { .. }));
-        if let Err(error) = self.store.append(events, OnFailure::Retry, urgent, 0) {
+        if let Err(error) = self.store.append(events, OnFailure::Insist, urgent, 0) {
             // What went into it is still there, and comes again.
             tracing::error!("what a graph derived is not written down: {error}");
         }

@@ -41,23 +41,40 @@ impl std::fmt::Debug for ServiceRef {
 pub struct Target {
     /// The client.
     pub client: Arc<Client>,
-    /// The highest QoS asked for [MQTT-3.3.5-1].
+    /// The highest QoS asked for [MQTT-3.3.4-2]; a member of a share has its own [MQTT-4.8.2-3].
     pub qos: QoS,
     /// Every matching subscription refuses the client's own messages.
     pub no_local: bool,
+    /// How it takes its own messages, where some of its subscriptions refuse them [MQTT-3.8.3-3].
+    pub own: Option<Box<Own>>,
     /// Keep the retain flag.
     pub retain_as_published: bool,
-    /// Identifiers of all matching subscriptions.
+    /// Identifiers of all matching subscriptions [MQTT-3.3.4-4].
     pub identifiers: Box<[u32]>,
     /// Where it waits for its turn.
     pub ordered: Option<Arc<Ordered>>,
     /// One of the subscriptions is persisted.
     pub persisted: bool,
+    /// The share it is a member of, as `group/filter`.
+    pub share: Option<Arc<str>>,
+}
+
+/// What a client takes its own messages with: those of its subscriptions that do not refuse them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Own {
+    /// The highest QoS asked for.
+    pub qos: QoS,
+    /// Keep the retain flag.
+    pub retain_as_published: bool,
+    /// Identifiers of these subscriptions.
+    pub identifiers: Box<[u32]>,
 }
 
 /// A shared subscription: one member gets each message.
 #[derive(Debug)]
 pub struct Share {
+    /// Its group and filter, as `group/filter`.
+    pub name: Arc<str>,
     members: Vec<Target>,
     next: AtomicUsize,
 }
@@ -99,7 +116,7 @@ impl Route {
     pub fn find(router: &Router<Subscriber>, topic: &str) -> Self {
         let mut found = Self::default();
         let mut places: HashMap<u64, usize> = HashMap::default();
-        let mut shares: HashMap<String, Vec<Target>> = HashMap::default();
+        let mut shares: HashMap<Arc<str>, Vec<Target>> = HashMap::default();
         router.matches(topic, &mut |m| match (m.subscriber, m.share) {
             (Subscriber::Graph(source), _) => {
                 if !found.graphs.iter().any(|g| Arc::ptr_eq(g, source)) {
@@ -108,14 +125,14 @@ impl Route {
             }
             (Subscriber::Service(service), _) => found.services.push(service.clone()),
             (Subscriber::Client(client), Some(share)) => {
-                shares.entry(share.to_owned()).or_default().push(target(client, &m));
+                join(&mut shares, share, target(client, &m));
             }
             // Not taken together with others of the same session: those do not wait.
             (Subscriber::Ordered(ordered), share) => {
                 let Some(client) = ordered.client() else { return };
                 let target = Target { ordered: Some(Arc::clone(ordered)), ..target(&client, &m) };
                 match share {
-                    Some(share) => shares.entry(share.to_owned()).or_default().push(target),
+                    Some(share) => join(&mut shares, share, target),
                     None => found.clients.push(target),
                 }
             }
@@ -127,8 +144,8 @@ impl Route {
                 }
             },
         });
-        found.shares =
-            shares.into_values().map(|members| Share { members, next: AtomicUsize::new(0) }).collect();
+        let share = |(name, members)| Share { name, members, next: AtomicUsize::new(0) };
+        found.shares = shares.into_iter().map(share).collect();
         let mut all = found.clients.iter().chain(found.shares.iter().flat_map(|share| &share.members));
         found.persisted =
             all.any(|target| target.persisted) || found.graphs.iter().any(|graph| graph.cursor.is_some());
@@ -136,27 +153,66 @@ impl Route {
     }
 }
 
+fn join(shares: &mut HashMap<Arc<str>, Vec<Target>>, share: &str, target: Target) {
+    let name = shares.get_key_value(share).map_or_else(|| share.into(), |(name, _)| Arc::clone(name));
+    let target = Target { share: Some(Arc::clone(&name)), ..target };
+    shares.entry(name).or_default().push(target);
+}
+
 fn target(client: &Arc<Client>, m: &Match<'_, Subscriber>) -> Target {
     Target {
         client: Arc::clone(client),
         qos: m.options.qos,
         no_local: m.options.no_local,
+        own: None,
         retain_as_published: m.options.retain_as_published,
         identifiers: m.options.identifier.into_iter().collect(),
         ordered: None,
         persisted: m.options.persisted,
+        share: None,
     }
 }
 
 fn merge(target: &mut Target, m: &Match<'_, Subscriber>) {
+    merge_own(target, m);
     target.qos = target.qos.max(m.options.qos);
     target.no_local &= m.options.no_local;
     target.retain_as_published |= m.options.retain_as_published;
     target.persisted |= m.options.persisted;
-    if let Some(identifier) = m.options.identifier {
-        let mut all = std::mem::take(&mut target.identifiers).into_vec();
+    add(&mut target.identifiers, m.options.identifier);
+}
+
+/// Keeps apart what the client takes its own messages with, once its subscriptions do not agree on them.
+fn merge_own(target: &mut Target, m: &Match<'_, Subscriber>) {
+    match (&mut target.own, m.options.no_local) {
+        (Some(own), false) => {
+            own.qos = own.qos.max(m.options.qos);
+            own.retain_as_published |= m.options.retain_as_published;
+            add(&mut own.identifiers, m.options.identifier);
+        }
+        (None, false) if target.no_local => {
+            target.own = Some(Box::new(Own {
+                qos: m.options.qos,
+                retain_as_published: m.options.retain_as_published,
+                identifiers: m.options.identifier.into_iter().collect(),
+            }));
+        }
+        (None, true) if !target.no_local => {
+            target.own = Some(Box::new(Own {
+                qos: target.qos,
+                retain_as_published: target.retain_as_published,
+                identifiers: target.identifiers.clone(),
+            }));
+        }
+        _ => {}
+    }
+}
+
+fn add(identifiers: &mut Box<[u32]>, identifier: Option<u32>) {
+    if let Some(identifier) = identifier {
+        let mut all = std::mem::take(identifiers).into_vec();
         all.push(identifier);
-        target.identifiers = all.into();
+        *identifiers = all.into();
     }
 }
 

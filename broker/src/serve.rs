@@ -18,14 +18,17 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
 use crate::admin::{self, Admin};
-use crate::broker::{Broker, Limits};
+use crate::broker::Broker;
 use crate::cli;
 use crate::graphs::Graphs;
 use crate::health::Health;
+use crate::limits::Limits;
+use crate::listener::listeners::Listeners;
+use crate::listener::reload::{self, Watch};
 use crate::persistence::{self, Persistence, Policy};
 use crate::services::schema_registry::SchemaRegistryService;
 use crate::services::state_store::StateStoreService;
-use crate::{clock, delivery, housekeeping, listener, schemas};
+use crate::{clock, delivery, housekeeping, listener, schemas, sys};
 
 /// Upper bounds of the latency histogram of operations, seconds.
 const OPERATION_BUCKETS: [f64; 12] = [1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 1e-3, 1e-2, 1e-1, 1.0];
@@ -44,7 +47,7 @@ pub enum ServeError {
     /// An address off loopback, without authentication.
     #[error(
         "{0} can be reached from other machines, and nothing asks clients who they are; \
-         listen on loopback, or say --allow-anonymous if that is what you want"
+         listen on loopback, name users with --password-file, or say --allow-anonymous if that is what you want"
     )]
     Exposed(SocketAddr),
     /// The address cannot be bound.
@@ -55,6 +58,12 @@ pub enum ServeError {
         /// Why.
         error: std::io::Error,
     },
+    /// What resources say of ports.
+    #[error("the listeners cannot be what they should:\n  {0}")]
+    Listeners(String),
+    /// The password file cannot be written.
+    #[error("{0}")]
+    Passwd(String),
     /// Anything else at start-up.
     #[error("cannot start: {0}")]
     Start(String),
@@ -113,15 +122,17 @@ async fn serve(
     let started = |error: std::io::Error| ServeError::Start(error.to_string());
     let mut terminate = signal(SignalKind::terminate()).map_err(started)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(started)?;
+    let read = reload::look(&options.files);
     let loaded = Arc::new(config::load(&options.files));
     let errors = counter!("aio_dataflow_reconcile_errors");
     for finding in &loaded.findings {
         eprintln!("{finding}");
         errors.increment(u64::from(finding.is_error()));
     }
-    let listeners = bind_all(options)?;
+    let hangup = signal(SignalKind::hangup()).map_err(started)?;
+    let listeners = Arc::new(Listeners::bind(options, &loaded)?);
     let admin_listener = options.admin.map(bind).transpose()?;
-    let broker = Broker::new(Limits::default(), "forebay");
+    let broker = Broker::new(limits(options, &loaded), "forebay");
     let store = persist(options, &loaded, &broker)?;
     let health = Arc::new(Health::of(&loaded));
     let (schemas, unusable) = schemas::load(&loaded, options.schemas.as_deref());
@@ -152,16 +163,16 @@ async fn serve(
     });
     println!("{}", banner(&listeners, admin_listener.as_ref()));
 
-    let first = listeners.first().and_then(|listener| listener.local_addr().ok());
+    let first = listeners.first();
     let (stop, stopped) = watch::channel(false);
-    for listener in listeners {
-        tokio::spawn(listener::run(listener, Arc::clone(&broker), stopped.clone()));
-    }
+    listeners.run(&broker, &stopped);
     drop(stopped);
+    tokio::spawn(Watch::new(listeners, options.files.clone()).run(read, hangup));
     if let Some(listener) = admin_listener {
         tokio::spawn(admin::run(listener, Arc::clone(&admin)));
     }
     tokio::spawn(housekeeping::run(Arc::clone(&broker)));
+    tokio::spawn(sys::run(Arc::clone(&broker)));
     let begun = tokio::spawn(async move {
         graphs.start(loaded).await;
         admin.ready.store(true, Ordering::Release);
@@ -251,37 +262,24 @@ async fn drain(broker: &Arc<Broker>, stop: &watch::Sender<bool>) {
     }
 }
 
-fn bind_all(options: &cli::Serve) -> Result<Vec<TcpListener>, ServeError> {
-    options
-        .listen
-        .iter()
-        .map(|&address| {
-            if !address.ip().is_loopback() && !options.allow_anonymous {
-                return Err(ServeError::Exposed(address));
-            }
-            bind(address)
-        })
-        .collect()
+fn limits(options: &cli::Serve, loaded: &config::Loaded) -> Limits {
+    let connect_ms = u64::try_from(options.connect_timeout.as_millis()).unwrap_or(u64::MAX);
+    Limits {
+        connect_ms_max: connect_ms,
+        connect_size_max: options.connect_bytes,
+        ..Limits::of(loaded.resources.brokers.first())
+    }
 }
 
 fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
     listener::bind(address).map_err(|error| ServeError::Bind { address, error })
 }
 
-fn banner(listeners: &[TcpListener], admin: Option<&TcpListener>) -> String {
-    let mut text = format!("forebay {}", env!("CARGO_PKG_VERSION"));
-    let mut port = None;
-    for listener in listeners {
-        if let Ok(address) = listener.local_addr() {
-            port.get_or_insert(address.port());
-            let _ = write!(text, "\n  mqtt   {address}  (3.1, 3.1.1 and 5, anonymous)");
-        }
-    }
+fn banner(listeners: &Listeners, admin: Option<&TcpListener>) -> String {
+    let mut text = format!("forebay {}{}", env!("CARGO_PKG_VERSION"), listeners.banner());
     if let Some(Ok(address)) = admin.map(TcpListener::local_addr) {
         let _ = write!(text, "\n  admin  http://{address}/metrics  /status  /livez  /readyz");
     }
-    if let Some(port) = port {
-        let _ = write!(text, "\ntry: mosquitto_sub -p {port} -t '#' -v");
-    }
+    text.extend(listeners.hint());
     text
 }

@@ -109,7 +109,7 @@ pub fn item(
         },
     };
     let timestamp = hlc(&stamp);
-    let user_properties = match properties.has_user_properties {
+    let user_properties = match properties.user_properties_count > 0 {
         true => properties.user_properties().map(|(k, v)| (copy(k), copy(v))).collect(),
         false => Vec::new(),
     };

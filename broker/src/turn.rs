@@ -8,11 +8,13 @@ use std::sync::Arc;
 use broker_core::Millis;
 use broker_core::message::{Frame, Message, Publication};
 use broker_core::packet::{PacketId, QoS, ReasonCode};
-use broker_core::session::{Delivered, Delivery, DropCause};
+use broker_core::session::{Delivered, Delivery, DropCause, Orphan, Pumped};
 use broker_store::{Event, Lsn, Taker};
 
+use crate::auth::access;
 use crate::broker::Broker;
 use crate::client::Client;
+use crate::metrics::Category;
 use crate::ordered::{Held, Holding, Ordered};
 use crate::pipeline::cursor::Record;
 use crate::pipeline::origin::Origins;
@@ -49,9 +51,12 @@ pub struct Turn<'a> {
     scratch: Scratch,
     /// The moment of this turn.
     pub now: Millis,
+    packets_received: u64,
     received: u64,
     received_bytes: u64,
+    packets_sent: u64,
     sent: u64,
+    sent_bytes: u64,
     /// What is to be written down, and nobody waits for.
     notes: Vec<Event>,
     /// What is to be written down all at once: what a graph derived, and what is done by that.
@@ -83,9 +88,12 @@ impl<'a> Turn<'a> {
             broker,
             scratch,
             now,
+            packets_received: 0,
             received: 0,
             received_bytes: 0,
+            packets_sent: 0,
             sent: 0,
+            sent_bytes: 0,
             notes: Vec::new(),
             record: None,
         }
@@ -101,10 +109,33 @@ impl<'a> Turn<'a> {
         touch(&mut self.scratch, client, state);
     }
 
+    /// Counts a packet from a client.
+    pub fn count_packet(&mut self) {
+        self.packets_received += 1;
+    }
+
+    /// Counts a packet to a client, other than PUBLISH.
+    pub fn count_answer(&mut self) {
+        self.packets_sent += 1;
+    }
+
     /// Counts a PUBLISH from a client.
-    pub fn count_received(&mut self, payload_bytes: usize) {
-        self.received += 1;
-        self.received_bytes += payload_bytes as u64;
+    pub fn count_received(&mut self, payload_bytes: usize, category: Option<&Category>) {
+        match category {
+            None => {
+                self.received += 1;
+                self.received_bytes += payload_bytes as u64;
+            }
+            Some(category) => {
+                category.received.increment(1);
+                category.received_bytes.increment(payload_bytes as u64);
+            }
+        }
+    }
+
+    /// Counts a QoS 0 message that is not taken.
+    pub fn refuse_qos0(&self, category: Option<&Category>) {
+        category.unwrap_or(&self.broker.metrics.uncategorized).qos0_dropped_incoming.increment(1);
     }
 
     /// Notes a change that is to be written down, and that nobody waits for.
@@ -112,7 +143,7 @@ impl<'a> Turn<'a> {
         self.notes.push(event);
     }
 
-    /// Passes a message to everyone who asked for it, and what graphs derive from it, too.
+    /// Passes a message to everyone who asked for it, in the order in which they come [MQTT-4.6.0-5], and what graphs derive from it, too.
     pub fn publish(&mut self, publication: &mut Publication<'_>) -> Taken {
         self.publish_from(publication, None)
     }
@@ -123,6 +154,35 @@ impl<'a> Turn<'a> {
         let taken = self.route(publication, from);
         self.settle();
         taken
+    }
+
+    /// Passes on what a session that has ended leaves to other members of its shares.
+    pub fn pass_on(&mut self, orphans: &[Orphan]) {
+        let broker = self.broker;
+        for Orphan { share, message } in orphans {
+            let mut publication = Publication::of(message);
+            let generation = broker.generation();
+            let route =
+                self.scratch.routes.get(publication.topic(), generation, |topic| broker.find_route(topic));
+            let share = route.shares.iter().find(|candidate| candidate.name == *share);
+            match share.and_then(|share| share.choose(&publication)) {
+                Some(target) => self.deliver(target, &mut publication, false),
+                None => broker.metrics.dropped(DropCause::Away),
+            }
+        }
+    }
+
+    /// Sends what waits in a session, as far as its client takes more.
+    pub fn pump(&mut self, client: &Arc<Client>, state: &mut crate::client::State) {
+        let pumped = state.session.pump(self.now, &self.broker.limits.session, &mut state.outbox);
+        self.count_pumped(&pumped);
+        touch(&mut self.scratch, client, state);
+    }
+
+    /// Counts what became of messages that waited.
+    pub fn count_pumped(&mut self, pumped: &Pumped) {
+        self.sent += pumped.sent;
+        self.broker.metrics.shed(&pumped.shed);
     }
 
     /// Runs a message through one graph only, and publishes what that derives.
@@ -228,6 +288,14 @@ impl<'a> Turn<'a> {
             .scratch
             .routes
             .get(publication.topic(), broker.generation(), |topic| broker.find_route(topic));
+        if publication.retain && !broker.may_retain(publication) {
+            broker.metrics.retained_refused.increment(1);
+            if publication.qos > QoS::AtMostOnce {
+                return Taken::Refused(ReasonCode::QuotaExceeded);
+            }
+            // Nobody could be told: it is passed on like any other, and not kept.
+            publication.retain = false;
+        }
         let mut wait = 0;
         let mut chosen = Vec::new();
         if route.persisted || publication.retain {
@@ -334,7 +402,10 @@ impl<'a> Turn<'a> {
     /// Sends what a session has ready of the log. Whether it wants more loaded.
     pub fn pump_durable(&mut self, client: &Arc<Client>, state: &mut crate::client::State) -> bool {
         let limits = &self.broker.limits.session;
-        let (sent, dropped) = state.session.pump_durable(self.now, limits, &mut state.outbox);
+        let access = state.access.clone();
+        let may =
+            |message: &Message| access.as_ref().is_none_or(|access| access.may_receive(message.topic()));
+        let (sent, dropped) = state.session.pump_durable(self.now, limits, &mut state.outbox, may);
         self.sent += sent;
         for number in dropped {
             self.broker.metrics.dropped(DropCause::Expired);
@@ -354,11 +425,19 @@ impl<'a> Turn<'a> {
         if let Some(ordered) = &target.ordered {
             return self.arrange(ordered, Held { message: publication.owned(), retained: false });
         }
+        if let Some(own) = &target.own
+            && target.client.id() == publication.publisher
+        {
+            let retain = own.retain_as_published && publication.retain;
+            let how = Delivery { qos: own.qos, retain, identifiers: &own.identifiers, share: None };
+            return self.hand(&target.client, publication, shared, how);
+        }
         let how = Delivery {
             qos: target.qos,
-            // The flag of a message that is passed on is 0 unless asked otherwise [MQTT-3.3.1-12].
+            // The flag of a message that is passed on is 0 unless asked otherwise [MQTT-3.3.1-12] [MQTT-3.3.1-13].
             retain: target.retain_as_published && publication.retain,
             identifiers: &target.identifiers,
+            share: target.share.as_ref(),
         };
         self.hand(&target.client, publication, shared, how);
     }
@@ -391,11 +470,13 @@ impl<'a> Turn<'a> {
             qos: options.qos,
             retain: *retained || (options.retain_as_published && message.retain),
             identifiers: options.identifier.as_slice(),
+            share: None,
         };
         self.hand(&client, &mut Publication::of(message), false, how);
     }
 
-    fn hand(
+    /// Passes one message to one client.
+    pub fn hand(
         &mut self,
         client: &Arc<Client>,
         publication: &mut Publication<'_>,
@@ -404,6 +485,11 @@ impl<'a> Turn<'a> {
     ) {
         let mut guard = client.lock();
         let state = &mut *guard;
+        if let Some(access) = &state.access
+            && !access.may_receive(publication.topic())
+        {
+            return crate::metrics::message_denied();
+        }
         if state.outbox.is_empty()
             && state.outbox.buffer().capacity() == 0
             && let Some(buffer) = self.scratch.pool.pop()
@@ -414,11 +500,25 @@ impl<'a> Turn<'a> {
         let limits = &self.broker.limits.session;
         match state.session.deliver(publication, frame, how, self.now, limits, &mut state.outbox) {
             Delivered::Sent => {
-                self.sent += 1;
+                let bytes = publication.forward.payload.len() as u64;
+                match &state.category {
+                    None => {
+                        self.sent += 1;
+                        self.sent_bytes += bytes;
+                    }
+                    Some(category) => {
+                        category.sent.increment(1);
+                        category.sent_bytes.increment(bytes);
+                    }
+                }
                 touch(&mut self.scratch, client, state);
             }
             Delivered::Queued => {}
-            Delivered::Dropped(cause) => self.broker.metrics.dropped(cause),
+            Delivered::Displaced(shed) => self.broker.metrics.shed(&shed),
+            Delivered::Dropped(cause) => {
+                let qos = how.qos.min(publication.qos);
+                self.broker.metrics.not_sent(cause, qos, state.category.as_deref());
+            }
         }
     }
 
@@ -432,25 +532,33 @@ impl<'a> Turn<'a> {
         }
         let mut congested = Vec::new();
         let Scratch { touched, pool, .. } = &mut self.scratch;
+        let mut written = 0;
         for client in touched.drain(..) {
-            client.flush(self.now, pool);
+            written += client.flush(self.now, pool);
             if client.lock().congested(self.now) {
                 congested.push(client);
             }
         }
-        self.count();
+        self.count(written);
         SCRATCH.with_borrow_mut(|kept| *kept = std::mem::take(&mut self.scratch));
         congested
     }
 
-    fn count(&self) {
+    fn count(&self, written: u64) {
         let metrics = &self.broker.metrics;
-        if self.received > 0 {
-            metrics.publishes_received.increment(self.received);
-            metrics.payload_bytes_received.increment(self.received_bytes);
-        }
-        if self.sent > 0 {
-            metrics.publishes_sent.increment(self.sent);
+        let uncategorized = &metrics.uncategorized;
+        for (tally, by) in [
+            (&metrics.packets_received, self.packets_received),
+            (&uncategorized.received, self.received),
+            (&uncategorized.received_bytes, self.received_bytes),
+            (&metrics.packets_sent, self.packets_sent),
+            (&uncategorized.sent, self.sent),
+            (&uncategorized.sent_bytes, self.sent_bytes),
+            (&metrics.bytes_sent, written),
+        ] {
+            if by > 0 {
+                tally.increment(by);
+            }
         }
     }
 }
@@ -492,6 +600,9 @@ fn reserve(target: &Target, publication: &Publication<'_>) -> Option<Taker> {
         return None;
     }
     let mut state = target.client.lock();
+    if !access::may_receive(state.access.as_ref(), publication) {
+        return None; // it is denied and counted when the message is handed on
+    }
     let away = state.connection.is_none();
     let durable = state.session.durable()?;
     let id = if away { None } else { durable.reserve() };

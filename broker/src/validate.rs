@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::cli;
+use crate::{cli, listener};
 
 /// Prints a line for each finding. Fails when one of them is an error.
 pub fn run(options: &cli::Validate) -> ExitCode {
@@ -10,7 +10,11 @@ pub fn run(options: &cli::Validate) -> ExitCode {
     for finding in &loaded.findings {
         println!("{finding}");
     }
-    if loaded.has_errors() {
+    let faults = listener::check(&loaded);
+    for fault in &faults {
+        println!("error: {fault}");
+    }
+    if loaded.has_errors() || !faults.is_empty() {
         return ExitCode::FAILURE;
     }
     let graphs = loaded.plans().len();

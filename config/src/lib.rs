@@ -16,7 +16,7 @@
 //! ```
 //!
 //! It does not know how anything is carried out: no sockets, no WebAssembly, no broker. It opens
-//! files only in [`load`] and [`load_text`], and it does not watch them.
+//! files only in [`load`] and [`load_text`] (and lists them in [`files`]), and it does not watch them.
 
 mod check;
 pub mod definition;
@@ -34,8 +34,8 @@ mod yaml;
 pub use definition::{CheckedDefinition, GraphDefinition, graph_definition};
 pub use descriptor::{TestDescriptor, test_descriptor};
 pub use finding::{Finding, Position, ResourceId, Severity};
-pub use load::{Loaded, load, load_str, load_text};
+pub use load::{Loaded, files, load, load_str, load_text};
 pub use plan::{DestinationPlan, GraphPlan, LinkPlan, RegistryPlan, SourcePlan, StagePlan};
 pub use read::{Located, Unread};
-pub use resource::{DEFAULT_NAMESPACE, Metadata, Resource, Resources, Settings};
+pub use resource::{DEFAULT_NAMESPACE, Metadata, Resource, Resources, Settings, TokenKeys};
 pub use topic::{Template, TopicFilter};

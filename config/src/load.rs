@@ -49,14 +49,15 @@ impl Loaded {
 /// read whatever it is called. Nothing that is wrong in one resource keeps the others from loading.
 pub fn load(paths: &[PathBuf]) -> Loaded {
     let mut reading = Reading::default();
-    for path in paths {
-        match fs::metadata(path) {
-            Ok(metadata) if metadata.is_dir() => reading.directory(path, 0),
-            Ok(_) => reading.file(path),
-            Err(error) => reading.fail(path, &format!("cannot be read: {error}")),
-        }
-    }
+    reading.paths(paths);
     reading.finish()
+}
+
+/// The files that [`load`] would read now, for whoever watches them.
+pub fn files(paths: &[PathBuf]) -> Vec<PathBuf> {
+    let mut reading = Reading { listed: Some(Vec::new()), ..Reading::default() };
+    reading.paths(paths);
+    reading.listed.unwrap_or_default()
 }
 
 /// Loads resources from a text; `name` stands for the file in findings, and relative paths in the text
@@ -84,9 +85,21 @@ struct Reading {
     resources: Resources,
     findings: Vec<Finding>,
     seen: BTreeSet<PathBuf>,
+    /// Where files are only listed.
+    listed: Option<Vec<PathBuf>>,
 }
 
 impl Reading {
+    fn paths(&mut self, paths: &[PathBuf]) {
+        for path in paths {
+            match fs::metadata(path) {
+                Ok(metadata) if metadata.is_dir() => self.directory(path, 0),
+                Ok(_) => self.file(path),
+                Err(error) => self.fail(path, &format!("cannot be read: {error}")),
+            }
+        }
+    }
+
     fn directory(&mut self, directory: &Path, depth: usize) {
         if depth > DIRECTORY_DEPTH_MAX {
             return self.fail(directory, &format!("is more than {DIRECTORY_DEPTH_MAX} directories deep"));
@@ -125,6 +138,9 @@ impl Reading {
         }
         if self.seen.len() > FILES_MAX {
             return self.fail(path, &format!("is left out: more than {FILES_MAX} files"));
+        }
+        if let Some(listed) = &mut self.listed {
+            return listed.push(path.to_owned());
         }
         match read_text(path) {
             Ok(text) => self.text(path, &text),

@@ -532,16 +532,36 @@ apiVersion: mqttbroker.iotoperations.azure.com/v1
 kind: Broker
 metadata:
   name: default
+  annotations:
+    forebay.dev/message-memory: 64MiB
 spec:
-  persistence:
-    maxSize: 10GiB
   memoryProfile: Low
+  cardinality:
+    frontend: {replicas: 1}
+    backendChain: {partitions: 1, redundancyFactor: 2}
+",
+        &["t.yaml:9:3: note: `spec.cardinality` is accepted, but not yet in effect: one process serves \
+           everything"],
+    );
+    check(
+        "\
+apiVersion: mqttbroker.iotoperations.azure.com/v1
+kind: Broker
+metadata:
+  name: default
+  annotations:
+    forebay.dev/topic-level: \"5\"
+    forebay.dev/inflight-messages: \"0\"
+    forebay.dev/topic-aliases: \"65536\"
+spec: {}
 ",
         &[
-            "t.yaml:6:3: note: `spec.persistence` is accepted, but not yet in effect: everything is \
-             kept in memory only",
-            "t.yaml:8:3: note: `spec.memoryProfile` is accepted, but not yet in effect: the default \
-             limits hold",
+            "t.yaml:6:5: error: unknown annotation `forebay.dev/topic-level` for Broker, did you mean \
+             `forebay.dev/topic-levels`?",
+            "t.yaml:7:36: error: `metadata.annotations[\"forebay.dev/inflight-messages\"]` is `0`, but must be from 1 to \
+             32767",
+            "t.yaml:8:32: error: `metadata.annotations[\"forebay.dev/topic-aliases\"]` is `65536`, but must be from 0 to \
+             65535",
         ],
     );
     check(
@@ -595,8 +615,6 @@ spec:
           secretRef: cert
 ",
         &[
-            "t.yaml:6:3: note: `spec.ports` is accepted, but not yet in effect: listeners are \
-             given when starting",
             "t.yaml:8:26: error: `spec.ports[0].authenticationRef` names the \
              BrokerAuthentication `nobody`, which does not exist; known are `default`",
             "t.yaml:9:25: error: `spec.ports[0].authorizationRef` names the \
@@ -663,12 +681,8 @@ spec:
     - port: 1883
       authorizationRef: abc
 ",
-        &[
-            "t.yaml:13:3: note: `spec.ports` is accepted, but not yet in effect: listeners are \
-             given when starting",
-            "t.yaml:15:25: error: `spec.ports[0].authorizationRef` needs an `authenticationRef` \
-             on the same port",
-        ],
+        &["t.yaml:15:25: error: `spec.ports[0].authorizationRef` needs an `authenticationRef` \
+             on the same port"],
     );
 }
 
@@ -721,8 +735,6 @@ spec:
         trustedClientCaCert: ca2
 ",
         &[
-            "t.yaml:6:3: note: `spec.authenticationMethods` is accepted, but not yet in effect: \
-             clients are not authenticated",
             "t.yaml:10:26: error: `spec.authenticationMethods[0].customSettings.caCertConfigMap` \
              names the ConfigMap `ca`, which does not exist; there is none",
             "t.yaml:13:24: error: \
@@ -918,5 +930,82 @@ type: kubernetes.io/dockerconfigjson
 ",
         &["t.yaml:1:1: error: a Secret of type kubernetes.io/dockerconfigjson has no key \
              `.dockerconfigjson`"],
+    );
+}
+
+#[test]
+fn annotations_of_listeners_and_authentication_are_checked() {
+    check(
+        "\
+apiVersion: mqttbroker.iotoperations.azure.com/v1
+kind: BrokerListener
+metadata:
+  name: abc
+  annotations:
+    forebay.dev/address: localhost
+    forebay.dev/allowed-origins: \" , \"
+    forebay.dev/adress: 0.0.0.0
+spec:
+  ports: []
+---
+apiVersion: mqttbroker.iotoperations.azure.com/v1
+kind: BrokerAuthentication
+metadata:
+  name: abc
+  annotations:
+    forebay.dev/token-keys: http://a
+    forebay.dev/kubernetes-api: a:6443
+    forebay.dev/password-file: \"\"
+spec:
+  authenticationMethods: []
+",
+        &[
+            "t.yaml:6:26: error: `metadata.annotations[\"forebay.dev/address\"]` is `localhost`, but must be \
+             an IP address, such as 0.0.0.0",
+            "t.yaml:7:34: error: `metadata.annotations[\"forebay.dev/allowed-origins\"]` is ` , `, but must \
+             name at least one origin, such as https://example.com",
+            "t.yaml:8:5: error: unknown annotation `forebay.dev/adress` for BrokerListener, did you mean \
+             `forebay.dev/address`?",
+            "t.yaml:17:29: error: `metadata.annotations[\"forebay.dev/token-keys\"]` is `http://a`, but must \
+             be a file or begin with `https://`",
+            "t.yaml:18:33: error: `metadata.annotations[\"forebay.dev/kubernetes-api\"]` is `a:6443`, but \
+             must begin with `https://`",
+            "t.yaml:19:32: error: `metadata.annotations[\"forebay.dev/password-file\"]` is ``, but must name \
+             a file or directory",
+        ],
+    );
+}
+
+#[test]
+fn what_only_a_cluster_has_is_told() {
+    check(
+        "\
+apiVersion: mqttbroker.iotoperations.azure.com/v1
+kind: BrokerListener
+metadata:
+  name: default
+spec:
+  serviceName: aio-broker
+  serviceType: LoadBalancer
+  ports:
+    - port: 8883
+      nodePort: 31883
+      tls:
+        mode: Automatic
+        certManagerCertificateSpec:
+          issuerRef:
+            name: issuer
+            kind: ClusterIssuer
+",
+        &[
+            "t.yaml:6:3: note: `spec.serviceName` is accepted, but not yet in effect: there is no service; \
+             certificates name it, though",
+            "t.yaml:7:3: note: `spec.serviceType` is accepted, but not yet in effect: there is no service; \
+             ports are bound on this machine",
+            "t.yaml:10:7: note: `spec.ports[0].nodePort` is accepted, but not yet in effect: there is no \
+             node; `port` is bound",
+            "t.yaml:14:11: note: `spec.ports[0].tls.certManagerCertificateSpec.issuerRef` is accepted, but \
+             not yet in effect: the broker's own certificate authority issues the certificate",
+        ],
     );
 }

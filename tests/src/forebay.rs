@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::OnceLock;
@@ -87,6 +88,14 @@ impl Serve {
 
     /// Starts it and waits only until it takes connections.
     pub fn start_unready(self) -> Forebay {
+        match self.try_start() {
+            Ok(forebay) => forebay,
+            Err((status, output)) => panic!("forebay ended ({status}):\n{output}"),
+        }
+    }
+
+    /// Starts it and waits until it takes connections; or how it ended before that, and what it said.
+    pub fn try_start(self) -> Result<Forebay, (ExitStatus, String)> {
         let (addr, admin) = (wait::free_addr(), wait::free_addr());
         let own = TempDir::new().expect("a temporary directory");
         let data_dir = self.data_dir.as_deref().unwrap_or(own.path());
@@ -95,6 +104,8 @@ impl Serve {
             Some(program) => {
                 let mut command = Command::new(program);
                 command.args(words).arg(binary());
+                // It may not pass signals on: all of them are to be gone in the end.
+                command.process_group(0);
                 command
             }
             None => Command::new(binary()),
@@ -106,13 +117,17 @@ impl Serve {
             command.arg("-f").arg(file);
         }
         let mut process = Process::start(command);
-        wait::until("forebay answers on its admin address", || {
-            if let Some(status) = process.ended() {
-                panic!("forebay ended ({status}):\n{}", process.output());
-            }
-            http::get(admin, "/livez").map(|_| ()).map_err(|error| format!("{error}\n{}", process.output()))
+        let ended = wait::until("forebay answers on its admin address", || match process.ended() {
+            Some(status) => Ok(Some(status)),
+            None => match http::get(admin, "/livez") {
+                Ok(_) => Ok(None),
+                Err(error) => Err(format!("{error}\n{}", process.output())),
+            },
         });
-        Forebay { process, addr, admin, own }
+        match ended {
+            Some(status) => Err((status, process.drained_output())),
+            None => Ok(Forebay { process, addr, admin, own }),
+        }
     }
 }
 

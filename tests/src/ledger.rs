@@ -42,6 +42,10 @@ struct Seen {
     acknowledged: BTreeSet<Id>,
     /// By subscriber, in the order of arrival.
     received: BTreeMap<String, Vec<Id>>,
+    /// By subscriber: what was acknowledged and has not come. Kept along, since it is asked for after each message.
+    lacking: BTreeMap<String, BTreeSet<Id>>,
+    /// By subscriber: what has come.
+    seen_by: BTreeMap<String, BTreeSet<Id>>,
 }
 
 impl Ledger {
@@ -52,13 +56,23 @@ impl Ledger {
 
     /// Its acknowledgement came.
     pub fn acknowledged(&self, id: Id) {
-        self.seen.lock().expect("no holder panics").acknowledged.insert(id);
+        let mut seen = self.seen.lock().expect("no holder panics");
+        let Seen { acknowledged, lacking, seen_by, .. } = &mut *seen;
+        acknowledged.insert(id);
+        for (subscriber, lacking) in lacking {
+            if !seen_by.get(subscriber).is_some_and(|seen| seen.contains(&id)) {
+                lacking.insert(id);
+            }
+        }
     }
 
     /// A subscriber received a message, and took it for a new one by the rules of its QoS.
     pub fn received(&self, subscriber: &str, id: Id) {
         let mut seen = self.seen.lock().expect("no holder panics");
-        seen.received.entry(subscriber.to_owned()).or_default().push(id);
+        let Seen { acknowledged, received, lacking, seen_by, .. } = &mut *seen;
+        received.entry(subscriber.to_owned()).or_default().push(id);
+        seen_by.entry(subscriber.to_owned()).or_default().insert(id);
+        lacking.entry(subscriber.to_owned()).or_insert_with(|| acknowledged.clone()).remove(&id);
     }
 
     /// Messages that were acknowledged so far.
@@ -69,8 +83,7 @@ impl Ledger {
     /// Whether a subscriber has received all that was acknowledged.
     pub fn has_all(&self, subscriber: &str) -> bool {
         let seen = self.seen.lock().expect("no holder panics");
-        let received: BTreeSet<Id> = seen.received.get(subscriber).into_iter().flatten().copied().collect();
-        seen.acknowledged.is_subset(&received)
+        seen.lacking.get(subscriber).map_or(seen.acknowledged.is_empty(), BTreeSet::is_empty)
     }
 
     /// Everything that does not hold, in words; `exactly_once` says of which publishers' messages none may be doubled.

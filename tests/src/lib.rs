@@ -8,13 +8,17 @@
 
 pub mod artifact;
 pub mod bystander;
+pub mod conversation;
 pub mod forebay;
 pub mod http;
+pub mod https;
 pub mod ledger;
+pub mod lives;
 pub mod metric;
 pub mod mosquitto;
 pub mod mqtt;
 pub mod operators;
+pub mod pki;
 pub mod process;
 pub mod random;
 pub mod registry;

@@ -25,6 +25,8 @@ pub const UNSUBACK: u8 = 11;
 pub const PINGRESP: u8 = 13;
 /// DISCONNECT.
 pub const DISCONNECT: u8 = 14;
+/// AUTH.
+pub const AUTH: u8 = 15;
 
 /// A packet: its first byte, and all that follows the remaining length.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,6 +89,8 @@ pub struct Connect {
     keep_alive: u16,
     properties: Vec<u8>,
     will: Option<Will>,
+    will_properties: Vec<u8>,
+    login: Option<(String, String)>,
 }
 
 /// A will message.
@@ -105,7 +109,16 @@ pub struct Will {
 impl Connect {
     /// MQTT 5, clean start.
     pub fn v5(id: &str) -> Self {
-        Self { level: 5, id: id.to_owned(), clean: true, keep_alive: 0, properties: Vec::new(), will: None }
+        Self {
+            level: 5,
+            id: id.to_owned(),
+            clean: true,
+            keep_alive: 0,
+            properties: Vec::new(),
+            will: None,
+            will_properties: Vec::new(),
+            login: None,
+        }
     }
 
     /// MQTT 3.1.1, clean session.
@@ -149,12 +162,32 @@ impl Connect {
         self
     }
 
+    /// With property bytes of the will.
+    pub fn will_properties(mut self, bytes: &[u8]) -> Self {
+        self.will_properties.extend_from_slice(bytes);
+        self
+    }
+
+    /// With a user name and a password.
+    pub fn login(mut self, username: &str, password: &str) -> Self {
+        self.login = Some((username.to_owned(), password.to_owned()));
+        self
+    }
+
+    /// With an authentication method and its data (MQTT 5).
+    pub fn authentication(self, method: &str, data: &str) -> Self {
+        self.property(&authentication(method, data))
+    }
+
     /// The packet's bytes.
     pub fn bytes(&self) -> Vec<u8> {
         let mut body = text(if self.level == 3 { "MQIsdp" } else { "MQTT" });
         let mut flags = if self.clean { 0x02 } else { 0 };
         if let Some(will) = &self.will {
             flags |= 0x04 | (will.qos << 3) | if will.retain { 0x20 } else { 0 };
+        }
+        if self.login.is_some() {
+            flags |= 0xC0;
         }
         body.extend_from_slice(&[self.level, flags]);
         body.extend_from_slice(&self.keep_alive.to_be_bytes());
@@ -164,11 +197,15 @@ impl Connect {
         body.extend(text(&self.id));
         if let Some(will) = &self.will {
             if self.level == 5 {
-                body.push(0);
+                body.extend(span(&self.will_properties));
             }
             body.extend(text(will.topic));
             body.extend_from_slice(&(will.payload.len() as u16).to_be_bytes());
             body.extend_from_slice(will.payload);
+        }
+        if let Some((username, password)) = &self.login {
+            body.extend(text(username));
+            body.extend(text(password));
         }
         packet(0x10, &body)
     }
@@ -202,6 +239,11 @@ pub fn text(text: &str) -> Vec<u8> {
     let mut out = (text.len() as u16).to_be_bytes().to_vec();
     out.extend_from_slice(text.as_bytes());
     out
+}
+
+/// Authentication method and data, as property bytes.
+pub fn authentication(method: &str, data: &str) -> Vec<u8> {
+    [vec![0x15], text(method), vec![0x16], text(data)].concat()
 }
 
 /// A user property.
@@ -258,6 +300,16 @@ impl Client {
         Self { stream, level, read: Vec::new(), connack: Packet { first: 0, body: Vec::new() } }
     }
 
+    /// Connects and expects to be refused, and the connection to end; the reason code.
+    pub fn refused(addr: SocketAddr, connect: &Connect) -> u8 {
+        let mut client = Self::open(addr, connect.level);
+        client.send(&connect.bytes());
+        let connack = client.expect(CONNACK);
+        assert_ne!(connack.body[1], 0, "it was let in");
+        assert_eq!(client.closed(), []);
+        connack.body[1]
+    }
+
     /// Connects to a broker that may be killed meanwhile; nothing when it was.
     pub fn try_connect(addr: SocketAddr, connect: &Connect) -> Option<Self> {
         let stream = TcpStream::connect(addr).ok()?;
@@ -274,6 +326,11 @@ impl Client {
     /// The next packet, or nothing at the end of the connection.
     pub fn try_packet(&mut self) -> Option<Packet> {
         self.next()
+    }
+
+    /// The protocol level it speaks.
+    pub fn level(&self) -> u8 {
+        self.level
     }
 
     /// Whether the broker had a session for this client.
@@ -311,6 +368,21 @@ impl Client {
             said.push(packet);
         }
         said
+    }
+
+    /// Ends the connection without a word, and waits until the broker has seen it: as when the network is gone.
+    pub fn is_gone(self) {
+        // One that is gone already is.
+        let _ = self.stream.shutdown(std::net::Shutdown::Write);
+        self.closed();
+    }
+
+    /// The next packet, or nothing at the end of the connection; an error when neither comes in this time.
+    pub fn packet_within(&mut self, time: std::time::Duration) -> std::io::Result<Option<Packet>> {
+        self.stream.set_read_timeout(Some(time))?;
+        let packet = self.read_packet();
+        self.stream.set_read_timeout(Some(PATIENCE))?;
+        packet
     }
 
     /// Subscribes, and expects to be granted `qos`.
@@ -448,22 +520,29 @@ impl Client {
 
     /// The next packet, or `None` at the end of the connection.
     fn next(&mut self) -> Option<Packet> {
+        match self.read_packet() {
+            Ok(packet) => packet,
+            Err(error) => panic!("nothing came for {PATIENCE:?}: {error}; unread: {:02x?}", self.read),
+        }
+    }
+
+    fn read_packet(&mut self) -> std::io::Result<Option<Packet>> {
         loop {
             if let Some((length, width)) = self.read.get(1..).and_then(varint)
                 && self.read.len() > width + length
             {
                 let rest = self.read.split_off(1 + width + length);
                 let whole = std::mem::replace(&mut self.read, rest);
-                return Some(Packet { first: whole[0], body: whole[1 + width..].to_vec() });
+                return Ok(Some(Packet { first: whole[0], body: whole[1 + width..].to_vec() }));
             }
             let mut some = [0u8; 16 * 1024];
             match self.stream.read(&mut some) {
-                Ok(0) => return None,
+                Ok(0) => return Ok(None),
                 Ok(n) => self.read.extend_from_slice(&some[..n]),
                 Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {
-                    return None;
+                    return Ok(None);
                 }
-                Err(error) => panic!("nothing came for {PATIENCE:?}: {error}; unread: {:02x?}", self.read),
+                Err(error) => return Err(error),
             }
         }
     }

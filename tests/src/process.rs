@@ -5,7 +5,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::wait;
 
@@ -40,6 +40,12 @@ impl Process {
     /// Everything printed so far.
     pub fn output(&self) -> String {
         self.lines().join("\n")
+    }
+
+    /// Everything that it printed before it ended: the readers may still hold the last line when it is gone.
+    pub fn drained_output(&self) -> String {
+        drain(self);
+        self.output()
     }
 
     /// Waits for a line that `is` accepts and returns it.
@@ -80,7 +86,10 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended by itself; either way it is gone after this.
+        // It may have ended by itself; either way it is gone after this, and what it started, if it leads a group.
+        if let Some(pid) = Pid::from_raw(self.child.id() as i32) {
+            let _ = kill_process_group(pid, Signal::KILL);
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
         if thread::panicking() {
@@ -93,9 +102,7 @@ impl Drop for Process {
 pub fn run(command: Command) -> (ExitStatus, String) {
     let mut process = Process::start(command);
     let status = process.wait();
-    // The readers may still hold the last line when the process is gone.
-    drain(&process);
-    (status, process.output())
+    (status, process.drained_output())
 }
 
 /// Waits until both readers have seen the end of their pipe.

@@ -141,3 +141,71 @@ connections:
 pub fn documents(parts: &[String]) -> String {
     parts.join("---\n")
 }
+
+/// A BrokerListener `default` with these ports, each given as its lines.
+pub fn broker_listener(ports: &[String]) -> String {
+    let mut text = String::from(
+        "apiVersion: mqttbroker.iotoperations.azure.com/v1
+kind: BrokerListener
+metadata:
+  name: default
+  namespace: azure-iot-operations
+  annotations:
+    forebay.dev/address: 127.0.0.1
+spec:
+  brokerRef: default
+  ports:
+",
+    );
+    for port in ports {
+        for (at, line) in port.lines().enumerate() {
+            text += &format!("    {}{line}\n", if at == 0 { "- " } else { "  " });
+        }
+    }
+    text
+}
+
+/// A BrokerAuthentication with these annotations and methods, each given as its lines.
+pub fn broker_authentication(name: &str, annotations: &[(&str, &str)], methods: &[&str]) -> String {
+    let mut text = format!(
+        "apiVersion: mqttbroker.iotoperations.azure.com/v1
+kind: BrokerAuthentication
+metadata:
+  name: {name}
+  namespace: azure-iot-operations
+"
+    );
+    if !annotations.is_empty() {
+        text += "  annotations:\n";
+    }
+    for (key, value) in annotations {
+        text += &format!("    forebay.dev/{key}: {value}\n");
+    }
+    text += "spec:\n  authenticationMethods:";
+    text += if methods.is_empty() { " []\n" } else { "\n" };
+    for method in methods {
+        for (at, line) in method.lines().enumerate() {
+            text += &format!("    {}{line}\n", if at == 0 { "- " } else { "  " });
+        }
+    }
+    text
+}
+
+/// A BrokerAuthorization with these rules, as YAML below `rules`.
+pub fn broker_authorization(name: &str, rules: &str) -> String {
+    let mut text = format!(
+        "apiVersion: mqttbroker.iotoperations.azure.com/v1
+kind: BrokerAuthorization
+metadata:
+  name: {name}
+  namespace: azure-iot-operations
+spec:
+  authorizationPolicies:
+    rules:
+"
+    );
+    for line in rules.lines() {
+        text += &format!("      {line}\n");
+    }
+    text
+}

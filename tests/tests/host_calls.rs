@@ -149,7 +149,7 @@ fn clients_ask_for_the_same_schemas_over_mqtt() {
 fn an_operator_asks_for_schemas_by_name() {
     let definition =
         map_graph("schema", "caller:1.0.0").replace("operationType: map", "operationType: filter");
-    let broker = start("caller", definition, &[], &[SCHEMA.to_owned()]);
+    let mut broker = start("caller", definition, &[], &[SCHEMA.to_owned()]);
     let mut publisher = Client::connect(broker.addr, &Connect::v5("publisher"));
     let mut client = Client::connect(broker.addr, &Connect::v5("client"));
     client.subscribe("out", 0);
@@ -159,7 +159,7 @@ fn an_operator_asks_for_schemas_by_name() {
     assert_eq!(client.receive().text(), "reading:1");
     assert_eq!(client.receive().text(), "reading");
     broker.wait_metric("aio_dataflow_messages_dropped_processing_errors", &["calls"], 2.0);
-    assert!(broker.output().contains("SchemaError::NotFound"), "{}", broker.output());
+    broker.process.line("the error is told", |line| line.contains("SchemaError::NotFound"));
 }
 
 #[test]

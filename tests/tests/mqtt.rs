@@ -205,6 +205,7 @@ fn an_unacknowledged_message_comes_again_with_dup_in_the_resumed_session() {
     assert_eq!((second.dup, second.id, second.text()), (true, first.id, first.text()));
 }
 
+/// [MQTT-3.1.2-22]
 #[test]
 fn a_client_that_says_nothing_for_one_and_a_half_keep_alives_is_let_go() {
     let broker = broker();
@@ -214,11 +215,24 @@ fn a_client_that_says_nothing_for_one_and_a_half_keep_alives_is_let_go() {
     let silent = Client::connect(broker.addr, &Connect::v5("silent").keep_alive(1).will(will));
     assert_eq!(watcher.receive().topic, "gone/silent");
     let said = silent.closed();
-    // [MQTT5-4.13]: keep alive timeout.
+    // v5 §4.13: keep alive timeout.
     assert!(
         said.iter().all(|packet| packet.first == 0xE0 && packet.body.first() == Some(&0x8D)),
         "{said:02x?}"
     );
+}
+
+/// [MQTT-3.1.3-5] and longer ones: every field may have what its length can say.
+#[test]
+fn the_longest_connect_is_taken() {
+    let broker = broker();
+    let long = "x".repeat(65_535);
+    let will = Will { topic: "gone/long", payload: &[b'w'; 65_535], qos: 0, retain: false };
+    let mut watcher = Client::connect(broker.addr, &Connect::v5("watcher"));
+    watcher.subscribe("gone/long", 0);
+    let connect = Connect::v5(&long).will(will).property(&mqtt::user_property("k", &long));
+    Client::connect(broker.addr, &connect).is_gone();
+    assert_eq!(watcher.receive().payload, [b'w'; 65_535]);
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use forebay_tests::forebay::{Forebay, Serve};
 use forebay_tests::mqtt::{
-    Client, Connect, PUBACK, PUBCOMP, PUBREC, PUBREL, SUBACK, UNSUBACK, packet, span, text, user_properties,
-    user_property,
+    Client, Connect, PUBACK, PUBCOMP, PUBREC, PUBREL, SUBACK, UNSUBACK, Will, packet, span, text,
+    user_properties, user_property,
 };
 use forebay_tests::wait;
 use tempfile::TempDir;
@@ -236,6 +236,46 @@ fn retained_messages_that_ask_for_it_are_there_after_a_kill() {
     drop(broker);
     let kept = [("r/1".to_owned(), "new".to_owned()), ("r/3".to_owned(), "her".to_owned())];
     assert_eq!(seen(&serve(data.path())), kept);
+}
+
+#[test]
+fn a_will_that_was_not_due_is_published_after_a_kill() {
+    let data = TempDir::new().unwrap();
+    let broker = serve(data.path());
+    let mut away = Client::connect(broker.addr, &lasting("away"));
+    subscribe_persisted(&mut away, "wills", 1);
+    drop(away);
+    let will = Will { topic: "wills", payload: b"it is gone", qos: 1, retain: false };
+    let connect = lasting("dying").property(&asks()).will(will).will_properties(&[0x18, 0, 0, 0, 1]);
+    let _dying = Client::connect(broker.addr, &connect);
+    drop(broker);
+    // Nobody comes back in its name within the delay.
+    let broker = serve(data.path());
+    let mut away = Client::connect(broker.addr, &lasting("away"));
+    assert_eq!(away.receive().text(), "it is gone");
+}
+
+#[test]
+fn sessions_and_messages_expire_while_no_broker_runs() {
+    let data = TempDir::new().unwrap();
+    let mut broker = serve(data.path());
+    let short = Connect::v5("short").resume().session_expiry(1);
+    subscribe_persisted(&mut Client::connect(broker.addr, &short), "a", 1);
+    subscribe_persisted(&mut Client::connect(broker.addr, &lasting("long")), "a", 1);
+    let mut publisher = Client::connect(broker.addr, &Connect::v5("publisher"));
+    let expires = |seconds: u8| vec![0x02, 0, 0, 0, seconds];
+    publisher.publish_with("a", 1, false, &expires(1), b"short");
+    publisher.publish_with("a", 1, false, &expires(200), b"long");
+    broker.terminate();
+    std::thread::sleep(std::time::Duration::from_millis(2_100));
+    let broker = serve(data.path());
+    assert!(!Client::connect(broker.addr, &short).session_present());
+    let mut long = Client::connect(broker.addr, &lasting("long"));
+    let message = long.receive();
+    assert_eq!(message.text(), "long");
+    let [0x02, 0, 0, 0, left] = message.properties[..] else { panic!("{:02x?}", message.properties) };
+    assert!((100..=198).contains(&left), "{left} seconds are left");
+    long.settle();
 }
 
 /// Asks the state store; the answer's payload and user properties.

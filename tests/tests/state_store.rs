@@ -89,7 +89,7 @@ fn every_verb_does_what_it_says() {
     assert_eq!(asker.ask(&["KEYNOTIFY", "k", "STOP"]), ":0\r\n");
     let now = stamp(0);
     let (_, answer) = asker.ask_with(&[("__ts", &now), ("aio-persistence", "true")], &["SET", "p", "v"]);
-    for part in ["__stat", "200", "__ts", "StateStore", "aio-persistence", "false"] {
+    for part in ["__stat", "200", "__ts", "StateStore", "aio-persistence", "true"] {
         assert!(contains(&answer.properties, part.as_bytes()), "{part} in {answer:?}");
     }
 }

@@ -9,7 +9,7 @@ use crate::packet::{PacketId, QoS};
 /// What an outgoing message waits for.
 #[derive(Debug, Clone)]
 pub enum Waiting {
-    /// For PUBACK (QoS 1) or PUBREC (QoS 2); the message may have to be sent again.
+    /// For PUBACK (QoS 1) [MQTT-4.3.2-3] or PUBREC (QoS 2) [MQTT-4.3.3-3]; the message may have to be sent again.
     Received {
         /// What was sent.
         message: Arc<Message>,
@@ -19,8 +19,11 @@ pub enum Waiting {
         retain: bool,
         /// The subscription identifiers sent with it.
         subscription_ids: Box<[u32]>,
+        /// The share that it came by, as `group/filter`.
+        share: Option<Arc<str>>,
     },
-    /// For PUBCOMP: PUBREL was sent, the message itself is done with [MQTT-4.3.3-6].
+    /// For PUBCOMP [MQTT-4.3.3-5]: PUBREL was sent, the message itself is done with [MQTT-4.3.3-6]. A share's message
+    /// stays with this client [MQTT-4.8.2-4].
     Completed,
 }
 
@@ -51,7 +54,12 @@ impl Outgoing {
         self.live == 0
     }
 
-    /// Takes a free packet identifier for `waiting` [MQTT-2.2.1-4]. `None` while the next one in turn is
+    /// The next identifier in turn is still in use: its message has to be acknowledged first.
+    pub fn is_full(&self) -> bool {
+        self.slots.len() >= usize::from(IDS)
+    }
+
+    /// Takes a free packet identifier for `waiting` [MQTT-2.2.1-4] [MQTT-4.3.2-1] [MQTT-4.3.3-1]. `None` while the next one in turn is
     /// still in use.
     pub fn start(&mut self, waiting: Waiting) -> Option<PacketId> {
         let offset = u16::try_from(self.slots.len()).ok().filter(|n| *n < IDS)?;
@@ -65,7 +73,8 @@ impl Outgoing {
         usize::from(if id >= self.first { id - self.first } else { IDS - self.first + id })
     }
 
-    fn get(&mut self, id: PacketId) -> Option<&mut Waiting> {
+    /// What the message with this identifier waits for.
+    pub fn get(&mut self, id: PacketId) -> Option<&mut Waiting> {
         let at = self.position(id);
         self.slots.get_mut(at)?.as_mut()
     }

@@ -2,9 +2,11 @@
 //!
 //! Nothing here opens a socket or a file, reads a clock, spawns a task or knows that graphs exist.
 
+pub mod alias;
 pub mod durable;
 pub mod hlc;
 pub mod inflight;
+pub mod memory;
 pub mod message;
 pub mod outbox;
 pub mod packet;

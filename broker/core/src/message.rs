@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::Millis;
+use crate::memory::Weight;
 use crate::outbox::SHARE_BYTES_MIN;
 use crate::packet::publish::{Delivery, Encoded, Forward};
 use crate::packet::{PacketId, PropertiesBuilder, QoS, Version};
@@ -27,7 +28,11 @@ pub struct Message {
     pub publisher: u64,
     /// How often it was derived from another message by a graph; 0 for what a client published.
     pub hops: u8,
+    weight: Weight,
 }
+
+/// What a message takes in memory beyond its bytes, about.
+pub const OVERHEAD_BYTES: usize = 128;
 
 /// Topic, properties and payload; most messages are small and lie in one piece.
 #[derive(Debug, Clone)]
@@ -45,6 +50,7 @@ impl Message {
     /// subscription identifier.
     pub fn new(topic: Bytes, properties: Bytes, payload: Bytes, received: Millis) -> Self {
         Self {
+            weight: Weight::of(topic.len() + properties.len() + payload.len() + OVERHEAD_BYTES),
             body: Body::Parts { topic, properties, payload },
             expiry_offset: None,
             expiry: None,
@@ -102,12 +108,10 @@ impl Message {
         let mut more = PropertiesBuilder::new();
         // Text that no property can carry is left out.
         let _ = more.put_user(key, value);
-        let body = Body::Parts {
-            topic: Bytes::copy_from_slice(topic),
-            properties: [properties, more.as_bytes()].concat().into(),
-            payload: self.shared_payload(),
-        };
-        Self { body, ..self.clone() }
+        let topic = Bytes::copy_from_slice(topic);
+        let properties = Bytes::from([properties, more.as_bytes()].concat());
+        let more = Self::new(topic, properties, self.shared_payload(), self.received);
+        Self { body: more.body, weight: more.weight, ..self.clone() }
     }
 
     /// Seconds left to live: `None` when it lives for ever, `Some(0)` when it has expired.
@@ -194,7 +198,9 @@ impl<'a> Publication<'a> {
         if let Some(message) = &self.owned {
             return Arc::clone(message);
         }
+        let Forward { topic, properties, payload, .. } = self.forward;
         let message = Arc::new(Message {
+            weight: Weight::of(topic.len() + properties.len() + payload.len() + OVERHEAD_BYTES),
             body: body(&self.forward),
             expiry_offset: self.forward.expiry_offset,
             expiry: self.expiry,

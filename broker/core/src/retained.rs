@@ -1,12 +1,13 @@
 //! Retained messages: the last one of each topic, found by filter.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::Millis;
 use crate::message::Message;
 
-/// The retained messages of the broker, as a tree of topic levels.
+/// The retained messages of the broker, as a tree of topic levels. They belong to no session: 3.1.1 [MQTT-3.1.2-7].
 #[derive(Debug, Default)]
 pub struct Retained {
     root: Node,
@@ -45,7 +46,7 @@ impl Retained {
         node.message.as_ref()
     }
 
-    /// Keeps `message` in place of what its topic had [MQTT-3.3.1-5]. An empty payload removes it
+    /// Keeps `message` in place of what its topic had [MQTT-3.3.1-5], 3.1.1 [MQTT-3.3.1-7]. An empty payload removes it
     /// [MQTT-3.3.1-6] and is not kept itself [MQTT-3.3.1-7].
     pub fn set(&mut self, message: Arc<Message>) {
         if message.payload().is_empty() {
@@ -80,8 +81,21 @@ impl Retained {
     /// Calls `each` with every message whose topic matches `filter` and that has not expired by `now`, in
     /// topic order. `each` says whether to go on.
     pub fn matching(&self, filter: &str, now: Millis, each: &mut dyn FnMut(&Arc<Message>) -> bool) {
+        self.matching_after(filter, None, now, each);
+    }
+
+    /// The same for those behind the topic `after`, where an earlier walk ended: a walk in steps sees each topic once,
+    /// however many there are and whatever changes in between.
+    pub fn matching_after(
+        &self,
+        filter: &str,
+        after: Option<&str>,
+        now: Millis,
+        each: &mut dyn FnMut(&Arc<Message>) -> bool,
+    ) {
         let levels: Vec<&str> = filter.split('/').collect();
-        visit(&self.root, &levels, true, now, each);
+        let after: Option<Vec<&str>> = after.map(|topic| topic.split('/').collect());
+        visit(&self.root, &levels, after.as_deref(), true, now, each);
     }
 
     /// Drops what has expired; returns how many.
@@ -111,36 +125,61 @@ fn remove_below(node: &mut Node, levels: &[&str]) -> Option<Arc<Message>> {
     Some(removed)
 }
 
-/// Walks the part of the tree that `levels` match; false as soon as `each` has had enough.
+/// Walks the part of the tree that `levels` match and that is behind `after`; false as soon as `each` has had enough.
 fn visit(
     node: &Node,
     levels: &[&str],
+    after: Option<&[&str]>,
+    root: bool,
+    now: Millis,
+    each: &mut dyn FnMut(&Arc<Message>) -> bool,
+) -> bool {
+    let Some((level, rest)) = levels.split_first() else { return give(node, after, now, each) };
+    match *level {
+        // `#` includes its parent level.
+        "#" => give(node, after, now, each) && visit_children(node, levels, after, root, now, each),
+        "+" => visit_children(node, rest, after, root, now, each),
+        name => {
+            let Some(child) = node.children.get(name) else { return true };
+            match after.and_then(<[&str]>::split_first) {
+                Some((first, _)) if name < *first => true,
+                Some((first, after)) if name == *first => visit(child, rest, Some(after), false, now, each),
+                _ => visit(child, rest, None, false, now, each),
+            }
+        }
+    }
+}
+
+/// The node's own message, unless it was had: a node comes before what is below it.
+fn give(
+    node: &Node,
+    after: Option<&[&str]>,
+    now: Millis,
+    each: &mut dyn FnMut(&Arc<Message>) -> bool,
+) -> bool {
+    after.is_some() || node.message.as_ref().filter(|m| live(m, now)).is_none_or(&mut *each)
+}
+
+/// Walks below every child that a wildcard reaches.
+fn visit_children(
+    node: &Node,
+    levels: &[&str],
+    after: Option<&[&str]>,
     root: bool,
     now: Millis,
     each: &mut dyn FnMut(&Arc<Message>) -> bool,
 ) -> bool {
     // A filter that begins with a wildcard does not see topics that begin with `$` [MQTT-4.7.2-1].
     let visible = |name: &str| !(root && name.starts_with('$'));
-    match levels.split_first() {
-        None => node.message.as_ref().filter(|m| live(m, now)).is_none_or(&mut *each),
-        Some((&"#", _)) => {
-            // `#` includes its parent level.
-            node.message.as_ref().filter(|m| live(m, now)).is_none_or(&mut *each)
-                && node
-                    .children
-                    .iter()
-                    .filter(|(name, _)| visible(name))
-                    .all(|(_, child)| visit(child, &["#"], false, now, each))
-        }
-        Some((&"+", rest)) => node
-            .children
-            .iter()
-            .filter(|(name, _)| visible(name))
-            .all(|(_, child)| visit(child, rest, false, now, each)),
-        Some((name, rest)) => {
-            node.children.get(*name).is_none_or(|child| visit(child, rest, false, now, each))
-        }
-    }
+    let (first, after) = match after.and_then(<[&str]>::split_first) {
+        Some((first, after)) => (Bound::Included(*first), Some((*first, after))),
+        None => (Bound::Unbounded, None),
+    };
+    let children = node.children.range::<str, _>((first, Bound::Unbounded));
+    children.filter(|(name, _)| visible(name)).all(|(name, child)| {
+        let after = after.filter(|(first, _)| **name == **first).map(|(_, after)| after);
+        visit(child, levels, after, false, now, each)
+    })
 }
 
 fn collect_expired(node: &Node, now: Millis, gone: &mut Vec<String>) {
@@ -187,6 +226,47 @@ mod tests {
         assert_eq!(found(&retained, "$SYS/#"), ["$SYS/b"]);
         assert_eq!(found(&retained, "a/b"), ["a/b"]);
         assert_eq!(found(&retained, "a/+/x"), Vec::<String>::new());
+    }
+
+    /// Whatever the step, each topic is seen once and in order.
+    #[test]
+    fn a_walk_in_steps_sees_what_a_walk_at_once_sees() {
+        let mut retained = Retained::default();
+        let names = ["", "$x", "a", "a!", "b"];
+        for first in names {
+            retained.set(message(&format!("x{first}"), "x", None));
+            for second in names {
+                retained.set(message(&format!("{first}/{second}"), "x", None));
+                retained.set(message(&format!("{first}/{second}/c"), "x", None));
+            }
+        }
+        for filter in ["#", "+/a/#", "a/#", "+/+", "a/+/c", "a/a", "$x/#", "+/#", "/+/c"] {
+            let whole = found(&retained, filter);
+            assert!(!whole.is_empty(), "{filter}");
+            for step in 1..5 {
+                let mut seen: Vec<String> = Vec::new();
+                loop {
+                    let (before, after) = (seen.len(), seen.last().cloned());
+                    retained.matching_after(filter, after.as_deref(), Millis(0), &mut |m| {
+                        seen.push(m.topic().to_owned());
+                        seen.len() < before + step
+                    });
+                    if seen.len() == before {
+                        break;
+                    }
+                }
+                assert_eq!(seen, whole, "{filter} in steps of {step}");
+            }
+            let middle = &whole[whole.len() / 2];
+            let kept = retained.remove(middle).unwrap();
+            let mut rest = Vec::new();
+            retained.matching_after(filter, Some(middle), Millis(0), &mut |m| {
+                rest.push(m.topic().to_owned());
+                true
+            });
+            assert_eq!(rest, whole[whole.len() / 2 + 1..], "{filter} behind a topic that is gone");
+            retained.set(kept);
+        }
     }
 
     #[test]

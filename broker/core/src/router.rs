@@ -131,12 +131,13 @@ impl<S> Node<S> {
 pub struct Router<S> {
     root: Node<S>,
     count: usize,
+    shared: usize,
     generation: u64,
 }
 
 impl<S> Default for Router<S> {
     fn default() -> Self {
-        Self { root: Node::default(), count: 0, generation: 0 }
+        Self { root: Node::default(), count: 0, shared: 0, generation: 0 }
     }
 }
 
@@ -144,6 +145,11 @@ impl<S> Router<S> {
     /// Subscriptions held.
     pub fn len(&self) -> usize {
         self.count
+    }
+
+    /// Those of them that are shared.
+    pub fn shared(&self) -> usize {
+        self.shared
     }
 
     /// None is held.
@@ -177,22 +183,24 @@ impl<S> Router<S> {
         let name = share.map(|group| format!("{group}/{filter}"));
         let new = node.entries(end, name.as_deref()).insert(id, Entry { subscriber, options }).is_none();
         self.count += usize::from(new);
+        self.shared += usize::from(new && share.is_some());
         self.generation += 1;
         new
     }
 
-    /// Removes a subscription. False when there was none.
+    /// Removes the subscription with exactly this filter [MQTT-3.10.4-1] [MQTT-4.7.3-4]. False when there was none.
     pub fn unsubscribe(&mut self, filter: &str, share: Option<&str>, id: SubscriberId) -> bool {
         let (levels, end) = levels(filter);
         let levels: Vec<&str> = levels.collect();
         let name = share.map(|group| format!("{group}/{filter}"));
         let removed = remove_below(&mut self.root, &levels, end, name.as_deref(), id);
         self.count -= usize::from(removed);
+        self.shared -= usize::from(removed && share.is_some());
         self.generation += u64::from(removed);
         removed
     }
 
-    /// Every subscription that matches `topic`, in no particular order; one subscriber may come several
+    /// Every subscription that matches `topic` [MQTT-3.3.2-3], in no particular order; one subscriber may come several
     /// times, once for each of its filters that match.
     pub fn matches<'a>(&'a self, topic: &str, each: &mut dyn FnMut(Match<'a, S>)) {
         // A filter that begins with a wildcard does not see topics that begin with `$` [MQTT-4.7.2-1].

@@ -6,11 +6,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::Millis;
+use crate::alias::{Alias, Aliases};
 use crate::durable::{Durable, Entry, Number, OnPubRec};
 use crate::inflight::{Incoming, Outgoing, Waiting};
+use crate::memory::Weight;
 use crate::message::{Frame, Message, Publication};
 use crate::outbox::{Outbox, SHARE_BYTES_MIN};
-use crate::packet::publish::Delivery as Shape;
+use crate::packet::publish::{Delivery as Shape, Forward};
 use crate::packet::{PacketId, PacketType, QoS, ReasonCode, Version};
 use crate::router::{Options, SubscriberId};
 
@@ -23,8 +25,20 @@ pub struct Limits {
     pub queue_messages_max: usize,
     /// Bytes of those messages.
     pub queue_bytes_max: usize,
+    /// What happens to a message for which the queue has no room.
+    pub overflow: Overflow,
     /// Encoded bytes that wait for the socket before QoS 0 messages are shed.
     pub outbox_bytes_max: usize,
+}
+
+/// What happens when a queue is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Overflow {
+    /// The new message is not queued.
+    #[default]
+    DropNewest,
+    /// The oldest ones make room for it.
+    DropOldest,
 }
 
 impl Default for Limits {
@@ -33,6 +47,7 @@ impl Default for Limits {
             inflight_max: 1024,
             queue_messages_max: 100_000,
             queue_bytes_max: 64 << 20,
+            overflow: Overflow::DropNewest,
             outbox_bytes_max: 4 << 20,
         }
     }
@@ -47,6 +62,8 @@ pub struct Link {
     pub receive_maximum: u16,
     /// The largest packet the client takes [MQTT-3.1.2-24].
     pub packet_size_max: usize,
+    /// Topic aliases that the client takes [MQTT-3.1.2-26].
+    pub topic_alias_maximum: u16,
 }
 
 /// A will message and when it is due.
@@ -76,6 +93,8 @@ pub struct Delivery<'a> {
     pub retain: bool,
     /// The identifiers of all subscriptions that match [MQTT-3.3.4-3].
     pub identifiers: &'a [u32],
+    /// The share that it comes by, as `group/filter`.
+    pub share: Option<&'a Arc<str>>,
 }
 
 /// What became of a message.
@@ -85,8 +104,49 @@ pub enum Delivered {
     Sent,
     /// It waits in the session's queue.
     Queued,
+    /// It waits, and others that waited made room for it.
+    Displaced(Shed),
     /// It is not delivered.
     Dropped(DropCause),
+}
+
+/// Messages that left a session's queue without being sent, by cause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Shed {
+    /// Their time was over.
+    pub expired: u64,
+    /// Too large for the client.
+    pub too_large: u64,
+    /// To make room for newer ones.
+    pub oldest: u64,
+}
+
+impl Shed {
+    fn add(&mut self, cause: DropCause) {
+        match cause {
+            DropCause::TooLarge => self.too_large += 1,
+            DropCause::Expired => self.expired += 1,
+            DropCause::Away | DropCause::Slow | DropCause::QueueFull => self.oldest += 1,
+        }
+    }
+
+    /// Each cause with its number.
+    pub fn causes(&self) -> [(DropCause, u64); 3] {
+        [
+            (DropCause::Expired, self.expired),
+            (DropCause::TooLarge, self.too_large),
+            (DropCause::QueueFull, self.oldest),
+        ]
+    }
+}
+
+/// A message of a shared subscription whose session ended before it was delivered.
+#[derive(Debug)]
+pub struct Orphan {
+    /// The share, as `group/filter`.
+    pub share: Arc<str>,
+    /// The message.
+    pub message: Arc<Message>,
 }
 
 /// Why a message was not delivered to a session.
@@ -123,6 +183,9 @@ struct Queued {
     qos: QoS,
     retain: bool,
     identifiers: Box<[u32]>,
+    share: Option<Arc<str>>,
+    /// What the entry takes beside its message, which has a weight of its own.
+    _weight: Weight,
 }
 
 /// A session.
@@ -137,6 +200,12 @@ pub struct Session {
     queue: VecDeque<Queued>,
     queue_bytes: usize,
     link: Option<Link>,
+    /// The version that its last connection spoke.
+    version: Version,
+    /// Topic aliases of this connection.
+    aliases: Aliases,
+    /// What is under way from an earlier connection and not sent again on this one, in its order.
+    resend: VecDeque<PacketId>,
     /// What of it is persisted.
     durable: Option<Box<Durable>>,
     /// Seconds the session lives without a connection; `u32::MAX` is for ever.
@@ -159,6 +228,9 @@ impl Session {
             queue: VecDeque::new(),
             queue_bytes: 0,
             link: None,
+            version: Version::V5,
+            aliases: Aliases::default(),
+            resend: VecDeque::new(),
             durable: None,
             expiry: 0,
             closed: None,
@@ -179,6 +251,11 @@ impl Session {
     /// The connection that carries it.
     pub fn link(&self) -> Option<&Link> {
         self.link.as_ref()
+    }
+
+    /// The version that its connection speaks, or its last one spoke.
+    pub fn version(&self) -> Version {
+        self.version
     }
 
     /// Messages that wait, in the queue.
@@ -216,6 +293,12 @@ impl Session {
         self.durable.is_some()
     }
 
+    /// Drops what waits in the queue and is not to be kept.
+    pub fn retain_queued(&mut self, keep: impl Fn(&Message) -> bool) {
+        self.queue.retain(|queued| keep(&queued.message));
+        self.queue_bytes = self.queue.iter().map(|queued| queued.message.size()).sum();
+    }
+
     /// Notes a subscription. True when it is new.
     pub fn subscribe(&mut self, filter: &str, options: Options) -> bool {
         self.subscriptions.insert(filter.into(), options).is_none()
@@ -227,32 +310,51 @@ impl Session {
     }
 
     /// A connection takes the session up: what was under way is sent again, in its order and marked as
-    /// duplicate [MQTT-4.4.0-1] [MQTT-3.3.1-1], then what waited.
-    pub fn open(&mut self, link: Link, now: Millis, limits: &Limits, outbox: &mut Outbox) {
+    /// duplicate [MQTT-4.4.0-1] [MQTT-4.6.0-1] [MQTT-3.3.1-1], as far as the client takes more, then what waited.
+    pub fn open(&mut self, link: Link, now: Millis, limits: &Limits, outbox: &mut Outbox) -> Pumped {
         self.link = Some(link);
+        self.version = link.version;
         self.closed = None;
-        for (id, waiting) in self.outgoing.iter() {
-            match waiting {
-                Waiting::Received { message, qos, retain, subscription_ids } => {
-                    let how = Delivery { qos: *qos, retain: *retain, identifiers: subscription_ids };
-                    write_publish(&link, message, &how, Some(id), true, now, outbox);
-                }
-                Waiting::Completed => write_ack(link.version, PacketType::PubRel, id, outbox),
-            }
-        }
+        self.aliases = Aliases::new(link.topic_alias_maximum); // [MQTT-3.3.2-7]
+        self.resend = self.outgoing.iter().map(|(id, _)| id).collect();
+        let mut again = Pumped::default();
         if let Some(durable) = &mut self.durable {
             durable.reopen();
+        }
+        self.send_again(&link, now, limits, outbox, &mut again);
+        if let Some(durable) = &self.durable {
             for id in durable.received() {
                 write_ack(link.version, PacketType::PubRel, id, outbox);
             }
         }
-        self.pump(now, limits, outbox);
+        again.and(self.pump(now, limits, outbox))
     }
 
-    /// The connection is gone.
+    /// The connection is gone; the session is kept, with what is under way and what waits [MQTT-3.1.2-23].
     pub fn close(&mut self, now: Millis) {
         self.link = None;
+        self.aliases = Aliases::default();
+        self.resend = VecDeque::new();
         self.closed = Some(now);
+    }
+
+    /// The session is over: what its shared subscriptions brought and it did not take goes to another member of the
+    /// share (v5 §4.8.2). Not what is on its way at QoS 2 [MQTT-4.8.2-5], nor what it rejected: that is gone
+    /// [MQTT-4.8.2-6].
+    pub fn orphans(&mut self) -> Vec<Orphan> {
+        let under_way = self.outgoing.iter().filter_map(|(_, waiting)| match waiting {
+            Waiting::Received { message, qos: QoS::AtLeastOnce, share: Some(share), .. } => {
+                Some(Orphan { share: Arc::clone(share), message: Arc::clone(message) })
+            }
+            _ => None,
+        });
+        let mut orphans: Vec<Orphan> = under_way.collect();
+        self.queue_bytes = 0;
+        let waiting = std::mem::take(&mut self.queue).into_iter();
+        orphans.extend(
+            waiting.filter_map(|queued| Some(Orphan { share: queued.share?, message: queued.message })),
+        );
+        orphans
     }
 
     /// Whether nothing of the session is left to keep at `now`.
@@ -274,38 +376,60 @@ impl Session {
         limits: &Limits,
         outbox: &mut Outbox,
     ) -> Delivered {
-        let qos = how.qos.min(publication.qos);
+        let qos = how.qos.min(publication.qos); // [MQTT-3.8.4-8]
         let how = Delivery { qos, ..how };
         let Some(link) = self.link else {
             return match qos {
                 QoS::AtMostOnce => Delivered::Dropped(DropCause::Away),
-                _ => self.enqueue(publication.owned(), how, limits),
+                _ => self.enqueue(publication.owned(), how, now, limits), // [MQTT-4.5.0-1], 3.1.1 [MQTT-3.1.2-5]
             };
         };
+        // QoS 0 and answers never wait for the window [MQTT-3.3.4-10] [MQTT-4.9.0-3].
         if qos == QoS::AtMostOnce {
             if outbox.len() > limits.outbox_bytes_max {
                 return Delivered::Dropped(DropCause::Slow);
             }
-            return send(&link, publication, frame, &how, None, now, outbox);
+            return send(&link, &mut self.aliases, publication, frame, &how, None, now, outbox);
         }
-        let window = self.window(&link, limits);
-        if !self.queue.is_empty() || self.outgoing.len() >= window || outbox.len() > limits.outbox_bytes_max {
-            return self.enqueue(publication.owned(), how, limits);
+        // Behind what waits, so that the order is kept [MQTT-4.6.0-6].
+        if !self.queue.is_empty() || !self.has_room(limits, outbox) {
+            return self.enqueue(publication.owned(), how, now, limits);
         }
         let waiting = Waiting::Received {
             message: publication.owned(),
             qos,
             retain: how.retain,
             subscription_ids: how.identifiers.into(),
+            share: how.share.cloned(),
         };
         let Some(id) = self.outgoing.start(waiting) else {
-            return self.enqueue(publication.owned(), how, limits);
+            return self.enqueue(publication.owned(), how, now, limits);
         };
-        let delivered = send(&link, publication, frame, &how, Some(id), now, outbox);
+        let delivered = send(&link, &mut self.aliases, publication, frame, &how, Some(id), now, outbox);
         if let Delivered::Dropped(_) = delivered {
             self.abandon(id, qos);
         }
         delivered
+    }
+
+    /// Whether a QoS 1 or 2 message could be sent now: the client takes one more [MQTT-3.3.4-9] [MQTT-4.9.0-2], and
+    /// nothing of an earlier connection comes first.
+    pub fn has_room(&self, limits: &Limits, outbox: &Outbox) -> bool {
+        self.resend.is_empty() && !self.outgoing.is_full() && self.may_send(limits, outbox)
+    }
+
+    /// Whether something waits that could be sent now.
+    pub fn is_held_back(&self, limits: &Limits, outbox: &Outbox) -> bool {
+        match self.resend.is_empty() {
+            true => !self.queue.is_empty() && self.has_room(limits, outbox),
+            false => self.may_send(limits, outbox),
+        }
+    }
+
+    fn may_send(&self, limits: &Limits, outbox: &Outbox) -> bool {
+        let Some(link) = &self.link else { return false };
+        let under_way = self.outgoing.len().saturating_sub(self.resend.len());
+        under_way < self.window(link, limits) && outbox.len() <= limits.outbox_bytes_max
     }
 
     /// How many messages of those that are in memory only may be under way.
@@ -315,31 +439,68 @@ impl Session {
     }
 
     /// Sends what is ready of the persisted part, as far as the client takes more. How many were sent, and the numbers of
-    /// those that cannot be: their time is over, or they are too large [MQTT-3.1.2-25].
-    pub fn pump_durable(&mut self, now: Millis, limits: &Limits, outbox: &mut Outbox) -> (u64, Vec<Number>) {
+    /// those that cannot be: their time is over, they are too large [MQTT-3.1.2-25], or they `may` not be any more.
+    pub fn pump_durable(
+        &mut self,
+        now: Millis,
+        limits: &Limits,
+        outbox: &mut Outbox,
+        mut may: impl FnMut(&Message) -> bool,
+    ) -> (u64, Vec<Number>) {
         let (Some(link), Some(durable)) = (self.link, &mut self.durable) else { return (0, Vec::new()) };
         let window = usize::from(limits.inflight_max.min(link.receive_maximum));
         let under_way = self.outgoing.len() + durable.under_way();
+        let aliases = &mut self.aliases;
         let mut count = 0;
         let dropped = durable.send(window.saturating_sub(under_way), |entry: &Entry| {
-            let Some(message) = &entry.message else { return false };
-            let how = Delivery { qos: entry.qos, retain: entry.retain, identifiers: &entry.identifiers };
-            let sent = write_publish(&link, message, &how, Some(entry.id), entry.dup, now, outbox);
+            let Some(message) = entry.message.as_ref().filter(|message| may(message)) else { return false };
+            let (qos, retain) = (entry.qos, entry.retain);
+            let how = Delivery { qos, retain, identifiers: &entry.identifiers, share: None };
+            let sent = write_publish(&link, aliases, message, &how, Some(entry.id), entry.dup, now, outbox);
             count += u64::from(sent == Delivered::Sent);
             sent == Delivered::Sent
         });
         (count, dropped)
     }
 
-    fn enqueue(&mut self, message: Arc<Message>, how: Delivery<'_>, limits: &Limits) -> Delivered {
+    fn enqueue(
+        &mut self,
+        message: Arc<Message>,
+        how: Delivery<'_>,
+        now: Millis,
+        limits: &Limits,
+    ) -> Delivered {
         let size = message.size();
-        if self.queue.len() >= limits.queue_messages_max || self.queue_bytes + size > limits.queue_bytes_max {
-            return Delivered::Dropped(DropCause::QueueFull);
+        let mut shed = Shed::default();
+        while self.queue.len() >= limits.queue_messages_max
+            || self.queue_bytes + size > limits.queue_bytes_max
+        {
+            // One whose time is over [MQTT-3.3.2-5] gives way in any case.
+            let expired = self.queue.front().is_some_and(|queued| queued.message.expiry_left(now) == Some(0));
+            let displaces = limits.overflow == Overflow::DropOldest && size <= limits.queue_bytes_max;
+            if !expired && !displaces {
+                return Delivered::Dropped(DropCause::QueueFull);
+            }
+            let Some(front) = self.queue.pop_front() else {
+                return Delivered::Dropped(DropCause::QueueFull);
+            };
+            self.queue_bytes -= front.message.size();
+            shed.add(if expired { DropCause::Expired } else { DropCause::QueueFull });
         }
         self.queue_bytes += size;
-        let Delivery { qos, retain, identifiers } = how;
-        self.queue.push_back(Queued { message, qos, retain, identifiers: identifiers.into() });
-        Delivered::Queued
+        let Delivery { qos, retain, identifiers, share } = how;
+        self.queue.push_back(Queued {
+            message,
+            qos,
+            retain,
+            identifiers: identifiers.into(),
+            share: share.cloned(),
+            _weight: Weight::of(size_of::<Queued>() + size_of_val(identifiers)),
+        });
+        match shed == Shed::default() {
+            true => Delivered::Queued,
+            false => Delivered::Displaced(shed),
+        }
     }
 
     /// A message that was not sent after all gives its identifier back.
@@ -350,32 +511,77 @@ impl Session {
         };
     }
 
-    /// Sends what waits, as far as the client takes more. Returns how many messages expired on the way.
-    pub fn pump(&mut self, now: Millis, limits: &Limits, outbox: &mut Outbox) -> usize {
-        let Some(link) = self.link else { return 0 };
-        let window = self.window(&link, limits);
-        let mut dropped = 0;
-        while self.outgoing.len() < window && outbox.len() <= limits.outbox_bytes_max {
+    /// Sends what waits, as far as the client takes more.
+    pub fn pump(&mut self, now: Millis, limits: &Limits, outbox: &mut Outbox) -> Pumped {
+        let mut pumped = Pumped::default();
+        let Some(link) = self.link else { return pumped };
+        self.send_again(&link, now, limits, outbox, &mut pumped);
+        while self.has_room(limits, outbox) {
             let Some(next) = self.queue.pop_front() else { break };
             self.queue_bytes -= next.message.size();
             let mut publication = Publication::of(&next.message);
-            let how = Delivery { qos: next.qos, retain: next.retain, identifiers: &next.identifiers };
+            let Queued { qos, retain, ref identifiers, ref share, .. } = next;
+            let how = Delivery { qos, retain, identifiers, share: share.as_ref() };
             let waiting = Waiting::Received {
                 message: Arc::clone(&next.message),
-                qos: next.qos,
-                retain: next.retain,
-                subscription_ids: next.identifiers.clone(),
+                qos,
+                retain,
+                subscription_ids: identifiers.clone(),
+                share: share.clone(),
             };
-            let Some(id) = self.outgoing.start(waiting) else { break };
-            if let Delivered::Dropped(_) = send(&link, &mut publication, None, &how, Some(id), now, outbox) {
-                self.abandon(id, next.qos);
-                dropped += 1;
+            let Some(id) = self.outgoing.start(waiting) else {
+                self.queue_bytes += next.message.size();
+                self.queue.push_front(next);
+                break;
+            };
+            match send(&link, &mut self.aliases, &mut publication, None, &how, Some(id), now, outbox) {
+                Delivered::Dropped(cause) => {
+                    self.abandon(id, qos);
+                    pumped.shed.add(cause);
+                }
+                _ => pumped.sent += 1,
             }
         }
         if self.queue.is_empty() && self.queue.capacity() > 64 {
             self.queue = VecDeque::new();
         }
-        dropped
+        pumped
+    }
+
+    /// Sends again what is under way from an earlier connection: how much of it the client takes at once, it may have
+    /// said anew [MQTT-4.9.0-1].
+    fn send_again(
+        &mut self,
+        link: &Link,
+        now: Millis,
+        limits: &Limits,
+        outbox: &mut Outbox,
+        pumped: &mut Pumped,
+    ) {
+        while let Some(&id) = self.resend.front() {
+            match self.outgoing.get(id) {
+                Some(Waiting::Completed) => write_ack(link.version, PacketType::PubRel, id, outbox),
+                Some(Waiting::Received { message, qos, retain, subscription_ids, .. }) => {
+                    let (message, qos) = (Arc::clone(message), *qos);
+                    let (retain, identifiers) = (*retain, subscription_ids.clone());
+                    if !self.may_send(limits, outbox) {
+                        return;
+                    }
+                    let how = Delivery { qos, retain, identifiers: &identifiers, share: None };
+                    let aliases = &mut self.aliases;
+                    match write_publish(link, aliases, &message, &how, Some(id), true, now, outbox) {
+                        // As if it had been sent and acknowledged [MQTT-3.1.2-25].
+                        Delivered::Dropped(cause) => {
+                            self.abandon(id, qos);
+                            pumped.shed.add(cause);
+                        }
+                        _ => pumped.sent += 1,
+                    }
+                }
+                None => {}
+            }
+            self.resend.pop_front();
+        }
     }
 
     /// PUBACK from the client: the window has room for one more. Unknown identifiers are not an error in
@@ -384,9 +590,17 @@ impl Session {
         match self.durable_of(id) {
             Some(durable) => durable.acknowledge(id),
             None => {
+                self.is_done(id);
                 self.outgoing.acknowledge(id);
                 None
             }
+        }
+    }
+
+    /// The client has said more of an exchange: from an earlier connection or not, it is not begun again.
+    fn is_done(&mut self, id: PacketId) {
+        if !self.resend.is_empty() {
+            self.resend.retain(|waiting| *waiting != id);
         }
     }
 
@@ -395,7 +609,8 @@ impl Session {
         self.durable.as_deref_mut().filter(|_| id.get() >= crate::durable::FIRST_ID)
     }
 
-    /// PUBREC from the client; answers PUBREL [MQTT-4.3.3-4], with "packet identifier not found" when there is
+    /// PUBREC from the client; answers PUBREL at once and so in the order of the PUBRECs [MQTT-4.3.3-4] [MQTT-4.6.0-4],
+    /// with "packet identifier not found" when there is
     /// no such message. For a persisted message, says what has to be written down before.
     pub fn on_pubrec(&mut self, id: PacketId, reason: ReasonCode, outbox: &mut Outbox) -> PubRec {
         let Some(link) = self.link else { return PubRec::Answered };
@@ -410,10 +625,14 @@ impl Session {
                 OnPubRec::Unknown => false,
             },
             None if reason.is_error() => {
-                self.outgoing.reject(id);
+                self.is_done(id);
+                self.outgoing.reject(id); // [MQTT-4.4.0-2]
                 return PubRec::Answered;
             }
-            None => self.outgoing.receive(id),
+            None => {
+                self.is_done(id);
+                self.outgoing.receive(id)
+            }
         };
         let reason = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
         write_ack_reason(link.version, PacketType::PubRel, id, reason, outbox);
@@ -433,6 +652,7 @@ impl Session {
         match self.durable_of(id) {
             Some(durable) => durable.complete(id),
             None => {
+                self.is_done(id);
                 self.outgoing.complete(id);
                 None
             }
@@ -444,7 +664,13 @@ impl Session {
         self.incoming.publish(id)
     }
 
-    /// Takes back what [`Self::on_publish_qos2`] noted: the message was refused.
+    /// Whether a QoS 2 message with this identifier was taken and is not completed.
+    pub fn has_incoming(&self, id: PacketId) -> bool {
+        self.incoming.contains(id)
+    }
+
+    /// Takes back what [`Self::on_publish_qos2`] noted: the message was refused, and the next one with its identifier is
+    /// a new one [MQTT-4.3.3-9].
     pub fn refuse_qos2(&mut self, id: PacketId) {
         self.incoming.release(id);
     }
@@ -454,7 +680,8 @@ impl Session {
         self.incoming.len()
     }
 
-    /// PUBREL from the client. The reason of the PUBCOMP that is to follow [MQTT-4.3.3-11], and whether the message is
+    /// PUBREL from the client. The reason of the PUBCOMP that is to follow [MQTT-4.3.3-11] and after which the identifier
+    /// is free [MQTT-4.3.3-12], and whether the message is
     /// in the log, so that this must be written down before.
     pub fn on_pubrel(&mut self, id: PacketId) -> (ReasonCode, bool) {
         let known = self.incoming.release(id);
@@ -463,6 +690,27 @@ impl Session {
             true => (ReasonCode::Success, durable),
             false => (ReasonCode::PacketIdentifierNotFound, durable),
         }
+    }
+}
+
+/// What became of messages that waited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pumped {
+    /// PUBLISH packets written.
+    pub sent: u64,
+    /// Messages that were not.
+    pub shed: Shed,
+}
+
+impl Pumped {
+    fn and(self, other: Self) -> Self {
+        let Shed { expired, too_large, oldest } = other.shed;
+        let shed = Shed {
+            expired: self.shed.expired + expired,
+            too_large: self.shed.too_large + too_large,
+            oldest: self.shed.oldest + oldest,
+        };
+        Self { sent: self.sent + other.sent, shed }
     }
 }
 
@@ -478,8 +726,10 @@ pub enum PubRec {
 }
 
 /// Writes one PUBLISH, from shared bytes where several clients get the same.
+#[allow(clippy::too_many_arguments)] // the parts of a session that are borrowed one by one
 fn send(
     link: &Link,
+    aliases: &mut Aliases,
     publication: &mut Publication<'_>,
     frame: Option<&mut Frame>,
     how: &Delivery<'_>,
@@ -489,9 +739,10 @@ fn send(
 ) -> Delivered {
     if publication.expiry.is_some() || publication.forward.payload.len() >= SHARE_BYTES_MIN {
         let message = publication.owned();
-        return write_publish(link, &message, how, id, false, now, outbox);
+        return write_publish(link, aliases, &message, how, id, false, now, outbox);
     }
     if how.identifiers.is_empty()
+        && !aliases.in_use()
         && let Some(frame) = frame
     {
         let Some((bytes, encoded)) = frame.of(&publication.forward, link.version, how.qos, how.retain) else {
@@ -507,33 +758,56 @@ fn send(
         }
         return Delivered::Sent;
     }
-    let shape = shape(how, id, false, None);
-    let fits = |len| len <= link.packet_size_max;
-    match publication.forward.encoded_len(link.version, &shape) {
-        Ok(len) if fits(len) => {}
-        _ => return Delivered::Dropped(DropCause::TooLarge),
+    let alias = aliases.of(publication.forward.topic);
+    let shape = shape(how, id, false, None, alias);
+    let forward = aliased(publication.forward, alias);
+    match forward.encoded_len(link.version, &shape) {
+        Ok(len) if len <= link.packet_size_max => {}
+        _ => return Delivered::Dropped(DropCause::TooLarge), // [MQTT-3.1.2-24]
     }
-    match publication.forward.encode(link.version, &shape, outbox.buffer()) {
-        Ok(_) => Delivered::Sent,
+    match forward.encode(link.version, &shape, outbox.buffer()) {
+        Ok(_) => {
+            aliases.said(publication.forward.topic, alias);
+            Delivered::Sent
+        }
         Err(_) => Delivered::Dropped(DropCause::TooLarge),
     }
 }
 
-fn shape<'a>(how: &Delivery<'a>, id: Option<PacketId>, dup: bool, expiry_left: Option<u32>) -> Shape<'a> {
+fn shape<'a>(
+    how: &Delivery<'a>,
+    id: Option<PacketId>,
+    dup: bool,
+    expiry_left: Option<u32>,
+    alias: Alias,
+) -> Shape<'a> {
     Shape {
         dup,
         qos: how.qos,
         retain: how.retain,
         packet_id: id,
         expiry_left,
-        topic_alias: None,
+        topic_alias: match alias {
+            Alias::None => None,
+            Alias::New(number) | Alias::Known(number) => Some(number),
+        },
         subscription_ids: how.identifiers,
     }
 }
 
+/// The message as it is written where an alias stands for its topic.
+fn aliased(forward: Forward<'_>, alias: Alias) -> Forward<'_> {
+    match alias {
+        Alias::Known(_) => Forward { topic: b"", ..forward },
+        Alias::None | Alias::New(_) => forward,
+    }
+}
+
 /// Writes one kept message: with the time it has left [MQTT-3.3.2-6], a large payload by reference.
+#[allow(clippy::too_many_arguments)] // as above
 fn write_publish(
     link: &Link,
+    aliases: &mut Aliases,
     message: &Arc<Message>,
     how: &Delivery<'_>,
     id: Option<PacketId>,
@@ -542,15 +816,18 @@ fn write_publish(
     outbox: &mut Outbox,
 ) -> Delivered {
     let left = message.expiry_left(now);
-    // What was sent once is sent again even when its time is over: the exchange must complete.
-    if left == Some(0) && !dup {
-        return Delivered::Dropped(DropCause::Expired);
+    // What was sent once is sent again even when its time is over: the exchange must complete [MQTT-4.3.3-7]
+    // [MQTT-4.3.3-13]. And what
+    // does not wait at all is passed on even with an interval of 0.
+    if left == Some(0) && !dup && now > message.received {
+        return Delivered::Dropped(DropCause::Expired); // [MQTT-3.3.2-5]
     }
-    let shape = shape(how, id, dup, left);
-    let forward = message.forward();
+    let alias = aliases.of(message.forward().topic);
+    let shape = shape(how, id, dup, left, alias);
+    let forward = aliased(message.forward(), alias);
     match forward.encoded_len(link.version, &shape) {
         Ok(len) if len <= link.packet_size_max => {}
-        _ => return Delivered::Dropped(DropCause::TooLarge),
+        _ => return Delivered::Dropped(DropCause::TooLarge), // [MQTT-3.1.2-24]
     }
     let shared = forward.payload.len() >= SHARE_BYTES_MIN;
     let encoded = match shared {
@@ -560,6 +837,7 @@ fn write_publish(
     if encoded.is_err() {
         return Delivered::Dropped(DropCause::TooLarge);
     }
+    aliases.said(message.forward().topic, alias);
     if shared {
         outbox.push_shared(message.shared_payload());
     }
@@ -570,7 +848,9 @@ fn write_ack(version: Version, kind: PacketType, id: PacketId, outbox: &mut Outb
     write_ack_reason(version, kind, id, ReasonCode::Success, outbox);
 }
 
-/// Writes PUBACK, PUBREC, PUBREL or PUBCOMP without properties.
+/// Writes PUBACK, PUBREC, PUBREL or PUBCOMP: without reason strings and user properties, so that it is never too large
+/// for its receiver [MQTT-3.4.2-2] [MQTT-3.4.2-3] [MQTT-3.5.2-2] [MQTT-3.5.2-3] [MQTT-3.6.2-2] [MQTT-3.6.2-3]
+/// [MQTT-3.7.2-2] [MQTT-3.7.2-3].
 pub fn write_ack_reason(
     version: Version,
     kind: PacketType,

@@ -144,7 +144,8 @@ pub fn within_levels(topic: &str, max: usize) -> bool {
     topic.len() < max || topic.bytes().filter(|&byte| byte == b'/').count() < max
 }
 
-/// Whether the topic name `topic` is one that the well-formed `filter` asks for (v5 §4.7.1). Group prefixes
+/// Whether the topic name `topic` is one that the well-formed `filter` asks for (v5 §4.7.1), character by character
+/// [MQTT-4.7.3-4]. Group prefixes
 /// of shared subscriptions are to be taken off first.
 pub fn matches(filter: &str, topic: &str) -> bool {
     // [MQTT-4.7.2-1]: a wildcard at the front does not reach topics that begin with $.

@@ -39,7 +39,7 @@ fn walk(packet: &Packet<'_>) {
         Packet::UnsubAck(unsuback) => assert_eq!(unsuback.reasons().count(), unsuback.codes.len()),
         Packet::Publish(publish) => {
             let properties = &publish.properties;
-            assert_eq!(properties.user_properties().count() > 0, properties.has_user_properties);
+            assert_eq!(properties.user_properties().count(), properties.user_properties_count);
             let all = properties.all();
             assert_eq!(all.topic_alias(), properties.topic_alias);
             assert_eq!(all.message_expiry(), properties.message_expiry);

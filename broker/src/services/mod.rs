@@ -9,7 +9,13 @@ use std::sync::Arc;
 
 use broker_core::message::Message;
 
+use crate::auth::access::Access;
 use crate::broker::Broker;
+
+/// What whoever sent a request may do; nothing when that is everything, as for graphs.
+pub fn access_of(request: &Message, broker: &Broker) -> Option<Arc<Access>> {
+    broker.client(request.publisher)?.lock().access.clone()
+}
 
 /// Something that answers what is published to its topic.
 pub trait Service: Send + Sync {

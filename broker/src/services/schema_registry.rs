@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use crate::broker::Broker;
 use crate::clock;
-use crate::services::Service;
 use crate::services::call::{Call, Reply};
+use crate::services::{Service, access_of};
 use crate::translate::TIMESTAMP;
 
 /// Where requests are published.
@@ -85,6 +85,10 @@ impl Service for SchemaRegistryService {
         let Some(call) = Call::of(request).filter(|call| call.response_topic != REQUEST_TOPIC) else {
             return counter!("forebay_schema_requests_total", "status" => "unanswerable").increment(1);
         };
+        if access_of(request, broker).is_some_and(|access| !access.may_subscribe(call.response_topic)) {
+            // The broker is not to publish for a client where that could not even listen.
+            return counter!("forebay_schema_requests_total", "status" => "unanswerable").increment(1);
+        }
         let stamp = broker.timestamp(clock::wall()).to_string();
         let (status, payload, refused) = match self.find(request.payload()) {
             Ok(schema) => (200, described(&schema), None),

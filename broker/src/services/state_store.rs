@@ -18,11 +18,12 @@ use processing::state_store::{Change, Set, StateStore, StoreError};
 use processing_core::time::Hlc;
 use tokio::sync::mpsc;
 
+use crate::auth::access::Access;
 use crate::broker::Broker;
 use crate::clock;
 use crate::persistence::{self, Persistence};
-use crate::services::Service;
 use crate::services::call::{Call, Reply};
+use crate::services::{Service, access_of};
 use crate::translate::{TIMESTAMP, hlc, stamp};
 use crate::turn::Turn;
 
@@ -176,12 +177,16 @@ impl StateStoreService {
         &self,
         request: &Message,
         properties: &PublishProperties<'_>,
+        access: Option<&Access>,
         broker: &Broker,
         emit: &mut dyn FnMut(Arc<Message>),
     ) -> Result<Answered, RequestError> {
         let wall = clock::wall();
         let now = Duration::from_millis(wall.0);
         let asked = Request::parse(request.payload())?;
+        if access.is_some_and(|access| !may(access, &asked)) {
+            return Err(RequestError::NotAuthorized);
+        }
         counter!("forebay_state_store_requests_total", "verb" => asked.verb()).increment(1);
         let requested =
             properties.user_property(TIMESTAMP).map(|text| timestamp(text, broker, wall)).transpose()?;
@@ -307,9 +312,16 @@ impl Service for StateStoreService {
             }
             return;
         }
+        let access = access_of(request, broker);
+        if access.as_ref().is_some_and(|access| !access.may_subscribe(response_topic)) {
+            // The broker is not to publish for a client where that could not even listen.
+            return self.metrics.unanswerable.increment(1);
+        }
         let mut messages = Vec::new();
         let answered = self
-            .carry_out(request, &call.properties, broker, &mut |message| messages.push(message))
+            .carry_out(request, &call.properties, access.as_deref(), broker, &mut |message| {
+                messages.push(message)
+            })
             .unwrap_or_else(|error| Answer::Error(error).into());
         match response(&call, &answered) {
             Some(message) => messages.push(Arc::new(message)),
@@ -325,6 +337,14 @@ impl Service for StateStoreService {
 
     fn disconnected(&self, session: u64) {
         self.watches.lock().forget(session);
+    }
+}
+
+/// Whether a client may do with a key what it asks for (AIO.md §5.9).
+fn may(access: &Access, asked: &Request<'_>) -> bool {
+    match asked {
+        Request::Get { key } | Request::KeyNotify { key, .. } => access.may_read(key),
+        Request::Set { key, .. } | Request::Del { key } | Request::Vdel { key, .. } => access.may_write(key),
     }
 }
 

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::codec::{put_entry, put_will, read_entry, read_will};
-use crate::event::Lsn;
+use crate::event::{LSN_MAX, Lsn};
 use crate::index::{Index, Location};
 use crate::queue::Queue;
 use crate::segment::End;
@@ -18,6 +18,8 @@ const MAGIC: &[u8; 8] = b"forebayC";
 const VERSION: u32 = 1;
 /// Bytes of a checkpoint's header.
 pub(crate) const HEADER: usize = 64;
+
+pub(crate) const HEADER_DAMAGED: Malformed = Malformed("header is damaged");
 
 /// What a checkpoint says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +42,7 @@ pub(crate) fn path(last: Lsn) -> String {
 pub(crate) fn last_of(name: &str) -> Option<Lsn> {
     let digits = name.strip_prefix(PREFIX)?;
     let ours = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
-    ours.then(|| digits.parse().ok().map(Lsn)).flatten()
+    ours.then(|| digits.parse().ok()).flatten().filter(|&last| last <= LSN_MAX).map(Lsn)
 }
 
 pub(crate) fn encode(about: &About, state: &State) -> Vec<u8> {
@@ -64,7 +66,7 @@ pub(crate) fn encode(about: &About, state: &State) -> Vec<u8> {
 }
 
 pub(crate) fn decode(bytes: &Bytes) -> Result<(About, State), Malformed> {
-    let (about, length, sum) = About::decode(bytes).ok_or(Malformed("header is damaged"))?;
+    let (about, length, sum) = About::decode(bytes).ok_or(HEADER_DAMAGED)?;
     let body = bytes.slice(HEADER..);
     if body.len() as u64 != length {
         return Err(Malformed("length is not as written"));

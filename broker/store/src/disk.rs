@@ -1,9 +1,10 @@
 //! The disk, as little of it as the store needs, so that another can take its place.
 
 use std::fmt::Debug;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,17 +24,33 @@ pub trait Disk: Send + Sync + Debug {
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Cuts a file.
     fn truncate(&self, name: &str, len: u64) -> io::Result<()>;
+    /// Writes what is in a file from `offset` on once more, so that the next sync takes it for new.
+    fn rewrite(&self, name: &str, offset: u64) -> io::Result<()>;
     /// A file's length.
     fn len(&self, name: &str) -> io::Result<u64>;
     /// Makes the names in a directory durable.
     fn sync_dir(&self, dir: &str) -> io::Result<()>;
     /// Locks a file for as long as the guard lives; nothing if another process has it.
     fn lock(&self, name: &str) -> io::Result<Option<Box<dyn Lock>>>;
+    /// Locks a file against [`Disk::lock`] for as long as the guard lives, changing nothing; nothing if a process has
+    /// it. No such file is no error: then nobody has it.
+    fn lock_shared(&self, name: &str) -> io::Result<Option<Box<dyn Lock>>>;
     /// How people call the root.
     fn describe(&self) -> String;
+    /// A number that nobody can guess.
+    fn draw(&self) -> u32 {
+        // Hash maps are seeded with good randomness: here is another use for it.
+        RandomState::new().build_hasher().finish() as u32
+    }
     /// A step in the life of the store is reached (see [`crate::FAILPOINTS`]): a simulated disk may lose power.
     fn step(&self, _name: &'static str) {}
 }
+
+/// What clients sent is nobody else's business.
+const FILE_MODE: u32 = 0o600;
+const DIRECTORY_MODE: u32 = 0o700;
+/// What is rewritten at a time.
+const REWRITE_PIECE: usize = 1 << 20;
 
 /// An open file.
 pub trait DiskFile: Send + Sync + Debug {
@@ -57,10 +74,10 @@ pub struct RealDisk {
 }
 
 impl RealDisk {
-    /// The directory, which is made if it does not exist.
+    /// The directory, which is made if it does not exist, for its owner alone.
     pub fn new(root: impl Into<PathBuf>) -> io::Result<Self> {
         let root = root.into();
-        fs::create_dir_all(&root)?;
+        make_dirs(&root)?;
         Ok(Self { root })
     }
 
@@ -85,7 +102,7 @@ impl Disk for RealDisk {
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let path = self.path(name);
         // Truncating and appending do not go together in one call.
-        File::create(&path)?;
+        OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(&path)?;
         Ok(Arc::new(OpenOptions::new().read(true).append(true).open(path)?))
     }
 
@@ -94,7 +111,7 @@ impl Disk for RealDisk {
     }
 
     fn create_dir(&self, name: &str) -> io::Result<()> {
-        fs::create_dir_all(self.path(name))
+        make_dirs(&self.path(name))
     }
 
     fn list(&self, dir: &str) -> io::Result<Vec<String>> {
@@ -120,6 +137,20 @@ impl Disk for RealDisk {
         file.sync_all()
     }
 
+    fn rewrite(&self, name: &str, offset: u64) -> io::Result<()> {
+        let file = OpenOptions::new().read(true).write(true).open(self.path(name))?;
+        let mut piece = vec![0; REWRITE_PIECE];
+        let mut at = offset;
+        loop {
+            let count = FileExt::read_at(&file, &mut piece, at)?;
+            if count == 0 {
+                return Ok(());
+            }
+            file.write_all_at(&piece[..count], at)?;
+            at += count as u64;
+        }
+    }
+
     fn len(&self, name: &str) -> io::Result<u64> {
         Ok(fs::metadata(self.path(name))?.len())
     }
@@ -129,11 +160,16 @@ impl Disk for RealDisk {
     }
 
     fn lock(&self, name: &str) -> io::Result<Option<Box<dyn Lock>>> {
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(self.path(name))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Box::new(file))),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(error),
+        let mut options = OpenOptions::new();
+        let file = options.create(true).truncate(false).write(true).mode(FILE_MODE).open(self.path(name))?;
+        guard(file.try_lock(), file)
+    }
+
+    fn lock_shared(&self, name: &str) -> io::Result<Option<Box<dyn Lock>>> {
+        match File::open(self.path(name)) {
+            Ok(file) => guard(file.try_lock_shared(), file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Some(Box::new(NoFile))),
+            Err(error) => Err(error),
         }
     }
 
@@ -142,7 +178,39 @@ impl Disk for RealDisk {
     }
 }
 
+fn guard(locked: Result<(), TryLockError>, file: File) -> io::Result<Option<Box<dyn Lock>>> {
+    match locked {
+        Ok(()) => Ok(Some(Box::new(file))),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Makes a directory and those above it, durably: what is later said to be on disk must not hang in the air.
+fn make_dirs(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(DIRECTORY_MODE).create(path) {
+        Ok(()) => sync_parent(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            path.parent().map_or(Err(error), make_dirs)?;
+            make_dirs(path)
+        }
+        Err(_) if path.is_dir() => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+}
+
 impl Lock for File {}
+
+/// The guard of a lock that nobody can have.
+#[derive(Debug)]
+struct NoFile;
+
+impl Lock for NoFile {}
 
 impl DiskFile for File {
     fn append(&self, bytes: &[u8]) -> io::Result<()> {

@@ -22,6 +22,24 @@ pub enum OpenError {
         /// The newest that we can read.
         known: u32,
     },
+    /// It is older than what can be brought up to date.
+    #[error(
+        "the store in {directory} has version {version}; this program reads {oldest} to {known}: \
+         start a version of forebay in between on it first"
+    )]
+    Older {
+        /// Where.
+        directory: String,
+        /// The version of what is there.
+        version: u32,
+        /// The oldest that we can read.
+        oldest: u32,
+        /// The newest that we can read.
+        known: u32,
+    },
+    /// There is none, and none is to be made.
+    #[error("there is no store in {0}")]
+    Missing(String),
     /// The disk does not do what it is asked.
     #[error("cannot {doing} in {directory}: {error}")]
     Io {

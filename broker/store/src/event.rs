@@ -10,6 +10,9 @@ use bytes::Bytes;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Lsn(pub u64);
 
+/// No number is larger, so that adding to one never overflows.
+pub(crate) const LSN_MAX: u64 = u64::MAX >> 1;
+
 impl Lsn {
     /// The number `n` events later.
     pub fn plus(self, n: u64) -> Self {

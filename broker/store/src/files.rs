@@ -18,11 +18,13 @@ const OPEN_MAX: usize = 64;
 /// What is read at once where a device does not give a whole file.
 const PIECE: usize = 4 << 10;
 
-/// A file's contents. What the device does not give is zeros: checksums find that out.
-pub(crate) fn read_whole(disk: &dyn Disk, name: &str) -> io::Result<Bytes> {
+/// A file's contents, as far as `max` bytes. What the device does not give is zeros: checksums find that out.
+pub(crate) fn read_whole(disk: &dyn Disk, name: &str, max: u64) -> io::Result<Bytes> {
     let file = disk.open(name)?;
-    let len = usize::try_from(file.size()?).map_err(|_| io::ErrorKind::FileTooLarge)?;
-    let mut bytes = vec![0; len];
+    let len = usize::try_from(file.size()?.min(max)).map_err(|_| io::ErrorKind::FileTooLarge)?;
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    bytes.resize(len, 0);
     if file.read_at(&mut bytes, 0).is_err() {
         for (number, piece) in bytes.chunks_mut(PIECE).enumerate() {
             if file.read_at(piece, (number * PIECE) as u64).is_err() {

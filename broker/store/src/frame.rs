@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::event::Lsn;
+use crate::event::{LSN_MAX, Lsn};
 use crate::wire::{Reader, put_varint, u32_at};
 
 /// Mark, length and checksum.
@@ -28,6 +28,8 @@ pub(crate) const MOVES: u8 = 1 << 1;
 /// A record as it was found.
 #[derive(Debug, Clone)]
 pub(crate) struct Frame {
+    /// Where it begins.
+    pub start: usize,
     pub flags: u8,
     pub first: Lsn,
     pub count: u32,
@@ -88,7 +90,10 @@ pub(crate) fn parse_frame(bytes: &Bytes, at: usize, mark: u32) -> Result<Frame, 
     let mut reader = Reader::new(&inside);
     let mut read = || Some((reader.u8().ok()?, reader.varint().ok()?, reader.varint_u32().ok()?));
     let (flags, first, count) = read().ok_or("cut short")?;
-    Ok(Frame { flags, first: Lsn(first), count, body: start + reader.position()..end })
+    if first > LSN_MAX {
+        return Err("number too large");
+    }
+    Ok(Frame { start: at, flags, first: Lsn(first), count, body: start + reader.position()..end })
 }
 
 /// Where the next whole frame at or after `from` begins, looking no further than `end`.

@@ -149,13 +149,6 @@ impl Index {
         self.moved.get(&lsn.0).map(|moved| moved.at)
     }
 
-    /// One more holds the message.
-    pub(crate) fn retain(&mut self, lsn: Lsn) {
-        if let Some(refs) = self.refs_mut(lsn) {
-            *refs = refs.saturating_add(1);
-        }
-    }
-
     /// One less holds the message.
     pub(crate) fn release(&mut self, lsn: Lsn) {
         let Some(refs) = self.refs_mut(lsn) else { return };
@@ -190,6 +183,14 @@ impl Index {
         live
     }
 
+    /// All live messages, by number.
+    pub(crate) fn all(&self) -> Vec<Lsn> {
+        let native = self.segments.keys().flat_map(|&first| self.native(first)).map(|(lsn, ..)| lsn);
+        let mut all: Vec<_> = native.chain(self.moved.keys().map(|&lsn| Lsn(lsn))).collect();
+        all.sort_unstable();
+        all
+    }
+
     /// All live messages of a segment's own, with how many hold each: for the checkpoint.
     pub(crate) fn native(&self, first: u64) -> impl Iterator<Item = (Lsn, Location, u32)> {
         let slots = self.segments.get(&first).map_or(&[][..], |segment| &segment.slots);
@@ -221,6 +222,34 @@ impl Index {
     pub(crate) fn seal(&mut self, first: u64) {
         if let Some(segment) = self.segments.get_mut(&first) {
             segment.slots.shrink_to_fit();
+        }
+    }
+
+    /// Whether these messages live, held by so many, and no others; and whether the sums are right.
+    #[cfg(feature = "sim")]
+    pub(crate) fn audit(&self, holders: &BTreeMap<Lsn, u32>) -> Result<(), String> {
+        let mut found = BTreeMap::new();
+        let (mut live, mut live_bytes) = (0, 0);
+        for &first in self.segments.keys() {
+            let here = self.live_in(first);
+            let bytes = here.iter().map(|(_, at)| at.cost()).sum::<u64>();
+            let segment = self.segments.get(&first).map(|segment| (segment.live, segment.live_bytes));
+            if segment != Some((here.len(), bytes)) {
+                return Err(format!(
+                    "segment {first} is counted as {segment:?}, not {}, {bytes}",
+                    here.len()
+                ));
+            }
+            (live, live_bytes) = (live + here.len(), live_bytes + bytes);
+            found.extend(self.native(first).map(|(lsn, _, refs)| (lsn, refs)));
+        }
+        found.extend(self.moved().into_iter().map(|(lsn, _, refs)| (lsn, refs)));
+        if (live, live_bytes) != (self.live, self.live_bytes) {
+            return Err(format!("{live}, {live_bytes} live, not {}, {}", self.live, self.live_bytes));
+        }
+        match found == *holders {
+            true => Ok(()),
+            false => Err(format!("the index has {found:?}, but held are {holders:?}")),
         }
     }
 
@@ -302,8 +331,6 @@ mod tests {
     fn a_message_lives_as_long_as_somebody_holds_it() {
         let mut index = Index::default();
         index.insert(Lsn(5), at(1, 44), 2);
-        index.release(Lsn(5));
-        index.retain(Lsn(5));
         index.release(Lsn(5));
         assert_eq!(index.locate(Lsn(5)), Some(at(1, 44)));
         index.release(Lsn(5));

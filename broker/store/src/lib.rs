@@ -12,10 +12,12 @@
 //!                    └ between batches: checkpoint, delete, compact
 //! ```
 
-mod check;
 mod checkpoint;
+mod checkpointing;
 mod chores;
+mod clock;
 mod codec;
+mod compaction;
 pub mod disk;
 mod error;
 mod event;
@@ -24,6 +26,7 @@ mod files;
 mod format;
 mod frame;
 mod index;
+mod inspection;
 mod line;
 mod log;
 mod observer;
@@ -32,20 +35,20 @@ mod queue;
 mod recovery;
 mod replay;
 mod segment;
-
-mod sim_placeholder {}
+#[cfg(feature = "sim")]
+pub mod sim;
 mod state;
 mod stats;
 mod store;
 mod wire;
 mod writer;
 
-pub use check::{ExportItem, Report};
 pub use disk::{Disk, DiskFile, Lock, RealDisk};
 pub use error::{OpenError, ReadError, Refused};
 pub use event::{Event, Lsn, Message, SessionKey, Taker, Will};
 pub use failpoint::FAILPOINTS;
 pub use format::VERSION;
+pub use inspection::{Inspection, Report, Sizes};
 pub use observer::{Committed, Failed, Observer, OnFailure};
 pub use options::Options;
 pub use queue::{Entry, Queue};

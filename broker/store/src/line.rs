@@ -37,9 +37,9 @@ pub(crate) enum Sleep {
     /// It works, and will look again before it sleeps.
     #[default]
     Awake,
-    /// Until somebody wakes it.
-    Forever,
-    /// For a while, or until something urgent comes.
+    /// Until somebody wakes it, or something of its own is due.
+    Resting,
+    /// What nobody waits for has its time: until then, or until something urgent comes.
     Dozing,
     /// After a failure: until the time is over.
     BackingOff,
@@ -135,9 +135,7 @@ impl Line {
         if encoded.body.len() > RECORD_BYTES_MAX {
             return Err(Refused::TooLarge);
         }
-        // What must not be given up follows from what is here already, and makes room for itself: who appends it waits when the
-        // store is crowded.
-        let growth = if on_failure == OnFailure::Retry { Growth::Shrinks } else { growth(events) };
+        let growth = if on_failure == OnFailure::Insist { Growth::Shrinks } else { growth(events) };
         if !self.has_room(growth, cost(encoded)) {
             self.pressed = true;
             return Err(Refused::Full);
@@ -169,7 +167,7 @@ impl Line {
     /// The writer sleeps and would not look in time. Whoever is told so must wake it.
     pub(crate) fn must_wake(&mut self) -> bool {
         let wake = match self.sleep {
-            Sleep::Forever => true,
+            Sleep::Resting => true,
             Sleep::Dozing => self.urgent || self.pressed,
             Sleep::Awake | Sleep::BackingOff => false,
         };

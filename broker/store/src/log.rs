@@ -10,7 +10,7 @@ use crate::failpoint::failpoint;
 use crate::segment::{self, End, Header, LOG, SEGMENT_HEADER};
 
 /// A segment is written under this name, and renamed when its header is on disk: a segment always has a header.
-const TEMPORARY: &str = "log/segment.tmp";
+pub(crate) const TEMPORARY: &str = "log/segment.tmp";
 
 /// The last segment of the log, whether it is written to or not.
 #[derive(Debug, Clone, Copy)]
@@ -84,9 +84,14 @@ impl Log {
 
     /// Appends records to the prepared segment; says where they begin. When they are not going to be synced, they are
     /// kept in case that the segment is abandoned.
+    ///
+    /// After an error the segment is abandoned, here and in [`Log::sync`].
     pub(crate) fn write(&mut self, records: &[u8], keep: bool) -> io::Result<End> {
         let Some(head) = &mut self.head else { return Err(io::ErrorKind::NotFound.into()) };
-        head.file.append(records)?;
+        if let Err(error) = head.file.append(records) {
+            self.abandon();
+            return Err(error);
+        }
         let place = End { segment: head.first, offset: head.end };
         head.end += records.len() as u64;
         if keep {
@@ -98,8 +103,13 @@ impl Log {
     /// Makes durable what was written.
     pub(crate) fn sync(&mut self) -> io::Result<()> {
         if let Some(head) = &mut self.head {
-            head.file.sync()?;
+            if let Err(error) = head.file.sync() {
+                self.abandon();
+                return Err(error);
+            }
             head.synced = head.end;
+        } else if !self.unsynced.is_empty() {
+            return Err(io::ErrorKind::NotFound.into());
         }
         self.unsynced.clear();
         Ok(())
@@ -118,15 +128,13 @@ impl Log {
     }
 
     /// Ends the segment after a failure: what was not synced does not count, and the file is not trusted any more.
-    /// Says which segment that was and where it ends.
-    pub(crate) fn abandon(&mut self) -> Option<End> {
+    fn abandon(&mut self) {
         self.leave();
-        let end = self.tail?.end;
+        let Some(Tail { end, .. }) = self.tail else { return };
         failpoint(&*self.disk, "store.before-truncate");
         // Only to give the space back: the next segment's header says the same, durably.
         let _ = self.disk.truncate(&segment::path(end.segment), end.offset);
         failpoint(&*self.disk, "store.after-truncate");
-        Some(end)
     }
 
     fn leave(&mut self) {
@@ -140,8 +148,12 @@ impl Log {
     fn begin(&mut self, first: Lsn) -> io::Result<()> {
         failpoint(&*self.disk, "store.before-segment");
         let (first, previous) = match self.tail {
-            // No record of the tail was committed: it is replaced.
-            Some(tail) if tail.end.segment >= first.0 => (Lsn(tail.end.segment), tail.previous),
+            // Nothing stands in the tail: it is replaced.
+            Some(tail) if tail.end.segment >= first.0 && tail.end.offset <= SEGMENT_HEADER as u64 => {
+                (Lsn(tail.end.segment), tail.previous)
+            }
+            // Moves of messages stand in it, which take no numbers; names grow all the same.
+            Some(tail) if tail.end.segment >= first.0 => (Lsn(tail.end.segment).plus(1), Some(tail.end)),
             tail => (first, tail.map(|tail| tail.end)),
         };
         let file = self.create(first, previous)?;

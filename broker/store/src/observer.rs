@@ -50,4 +50,8 @@ pub enum OnFailure {
     Keep,
     /// It is kept, and written with the next batch.
     Retry,
+    /// The same, and it is taken however full the store is: it follows from what is there, and makes room for it. Who appends
+    /// such records holds back while the store [is crowded](crate::Store::is_crowded), so that its bound is passed by what is
+    /// under way at most.
+    Insist,
 }

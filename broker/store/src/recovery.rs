@@ -13,7 +13,8 @@ use crate::disk::{Disk, Lock};
 use crate::error::OpenError;
 use crate::event::Lsn;
 use crate::files::read_whole;
-use crate::format::{self, Format, VERSION};
+use crate::format::{self, Format, OLDEST, VERSION};
+use crate::frame::SYNCED_BEFORE;
 use crate::log::Tail;
 use crate::replay::{self, Fence, Found, Scan};
 use crate::segment::{self, End, Header, LOG, SEGMENT_HEADER};
@@ -21,7 +22,11 @@ use crate::state::State;
 
 /// Where damaged bytes are kept for people to look at.
 pub(crate) const QUARANTINE: &str = "quarantine";
-const LOCK: &str = "lock";
+pub(crate) const LOCK: &str = "lock";
+/// Versions of segments that a newer program may have written; anything else is noise.
+const NEWER_SEGMENTS: std::ops::Range<u32> = segment::VERSION + 1..segment::VERSION + 1000;
+/// More than this is not kept.
+const QUARANTINE_BYTES_MAX: u64 = 64 << 20;
 
 /// What was found when a store was opened.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -90,11 +95,34 @@ pub(crate) struct Opened {
     pub lock: Box<dyn Lock>,
 }
 
-/// A segment that the log behind the checkpoint needs.
-struct Piece {
-    first: u64,
-    bytes: Bytes,
-    header: Option<Header>,
+pub(crate) const SEGMENT_HEADER_DAMAGED: &str = "header of the segment is damaged, or another store's";
+
+/// A segment that was read.
+pub(crate) struct Piece {
+    pub first: u64,
+    pub bytes: Bytes,
+    /// If it is whole, and ours.
+    pub header: Option<Header>,
+}
+
+impl Piece {
+    pub(crate) fn read(disk: &dyn Disk, mark: u32, first: u64) -> io::Result<Self> {
+        let bytes = read_whole(disk, &segment::path(first), u64::from(u32::MAX))?;
+        let ours = |header: &Header| header.mark == mark && header.first.0 == first;
+        let header = Header::decode(&bytes).filter(ours);
+        Ok(Self { first, bytes, header })
+    }
+
+    /// How it ends, given the segment behind it.
+    pub(crate) fn fence(&self, next: Option<&Self>) -> Fence {
+        match next.map(|next| next.header.and_then(|header| header.previous)) {
+            // A segment has its header before it has its name: without, it is not a crash that we see.
+            None if self.header.is_none() => Fence::Unknown,
+            None => Fence::Open,
+            Some(Some(end)) if end.segment == self.first => Fence::At(end.offset),
+            Some(_) => Fence::Unknown,
+        }
+    }
 }
 
 pub(crate) fn open(disk: &Arc<dyn Disk>) -> Result<(Opened, Recovery), OpenError> {
@@ -105,11 +133,12 @@ pub(crate) fn open(disk: &Arc<dyn Disk>) -> Result<(Opened, Recovery), OpenError
     let mut recovery = Recovery::default();
     let format = settle_format(disk, &mut recovery)?;
     make_directories(disk).map_err(failed("make directories"))?;
-    let mut reader = Reader { disk, mark: format.mark, keep: true, recovery };
+    let mut reader = Reader { disk, mark: format.mark, keep: true, unsure_from: 0, recovery };
     let read = reader.read().map_err(failed("read the store"))?;
     let Reader { recovery, .. } = reader;
-    make_tail_durable(disk, read.tail, &recovery).map_err(failed("sync the log"))?;
-    let Read { state, tail, checkpoints } = read;
+    make_tail_durable(disk, &read, &recovery).map_err(failed("sync the log"))?;
+    remove_leftovers(disk);
+    let Read { state, tail, checkpoints, .. } = read;
     Ok((Opened { state, mark: format.mark, tail, checkpoints, lock }, recovery))
 }
 
@@ -119,40 +148,69 @@ fn make_directories(disk: &dyn Disk) -> io::Result<()> {
     disk.sync_dir("")
 }
 
+/// What a crash left half made only takes space.
+fn remove_leftovers(disk: &dyn Disk) {
+    for name in [checkpoint::TEMPORARY, crate::log::TEMPORARY, format::TEMPORARY] {
+        let _ = disk.remove(name);
+    }
+}
+
 /// Finds out the version, migrates what is older and refuses what is newer.
 fn settle_format(disk: &dyn Disk, recovery: &mut Recovery) -> Result<Format, OpenError> {
-    let failed = |error| OpenError::Io { directory: disk.describe(), doing: "read the format", error };
-    let found = format::read(disk).map_err(failed)?;
-    let format = match found {
-        format::Found::Format(format) if format.version > VERSION => {
-            let directory = disk.describe();
-            return Err(OpenError::Newer { directory, version: format.version, known: VERSION });
-        }
-        format::Found::Format(format) => format,
-        format::Found::Nothing | format::Found::Damaged => {
-            let mark = mark_of_files(disk).map_err(failed)?;
-            if found == format::Found::Damaged || mark.is_some() {
-                let reason = "the file that names version and mark is damaged";
-                recovery.quarantined.push(Quarantined { file: "format".into(), offset: 0, bytes: 0, reason });
-            }
-            let fresh = Format::new();
-            let format = Format { mark: mark.unwrap_or(fresh.mark), ..fresh };
-            format::write(disk, format).map_err(failed)?;
+    let doing = |doing| move |error| OpenError::Io { directory: disk.describe(), doing, error };
+    let (format, damaged) = read_format(disk)?;
+    recovery.quarantined.extend(damaged);
+    let format = match format {
+        Some(format) => format,
+        None => {
+            // Whether lost or not there yet: what the other files say, or a new one.
+            let mark = mark_of_files(disk).map_err(doing("read the format"))?;
+            let format = Format::new(mark.unwrap_or_else(|| disk.draw()));
+            format::write(disk, format).map_err(doing("write the format"))?;
             format
         }
     };
     if format.version < VERSION {
         recovery.migrated_from = Some(format.version);
     }
-    format::migrate(disk, format).map_err(|error| OpenError::Io {
-        directory: disk.describe(),
-        doing: "migrate the store",
-        error,
-    })
+    format::migrate(disk, format).map_err(doing("migrate the store"))
+}
+
+/// The format, if there is one that can be used, or what is wrong with it. Another version than ours is an error unless
+/// it can be migrated.
+pub(crate) fn read_format(disk: &dyn Disk) -> Result<(Option<Format>, Option<Quarantined>), OpenError> {
+    let failed = |error| OpenError::Io { directory: disk.describe(), doing: "read the format", error };
+    let found = format::read(disk).map_err(failed)?;
+    if let format::Found::Format(format) = found {
+        check_version(disk, format.version)?;
+        return Ok((Some(format), None));
+    }
+    // A newer program's files must not be taken for damaged ones of ours.
+    for first in segments(disk).map_err(failed)? {
+        let version = Header::version_of(&read_start(disk, &segment::path(first), SEGMENT_HEADER));
+        if version.is_some_and(|version| NEWER_SEGMENTS.contains(&version)) {
+            check_version(disk, VERSION.saturating_add(1))?;
+        }
+    }
+    let is_lost = found == format::Found::Damaged || mark_of_files(disk).map_err(failed)?.is_some();
+    let reason = "the file that names version and mark is damaged or missing";
+    let lost = Quarantined { file: format::FILE.into(), offset: 0, bytes: 0, reason };
+    Ok((None, is_lost.then_some(lost)))
+}
+
+fn check_version(disk: &dyn Disk, version: u32) -> Result<(), OpenError> {
+    let directory = || disk.describe();
+    if version > VERSION {
+        return Err(OpenError::Newer { directory: directory(), version, known: VERSION });
+    }
+    if version < OLDEST {
+        return Err(OpenError::Older { directory: directory(), version, oldest: OLDEST, known: VERSION });
+    }
+    Ok(())
 }
 
 /// The mark as segments and checkpoints have it, for when the format file is damaged.
-fn mark_of_files(disk: &dyn Disk) -> io::Result<Option<u32>> {
+pub(crate) fn mark_of_files(disk: &dyn Disk) -> io::Result<Option<u32>> {
     for name in disk.list("")?.iter().filter(|name| checkpoint::last_of(name).is_some()) {
         if let Some((about, ..)) = About::decode(&read_start(disk, name, checkpoint::HEADER)) {
             return Ok(Some(about.mark));
@@ -177,7 +235,7 @@ fn read_start(disk: &dyn Disk, name: &str, len: usize) -> Vec<u8> {
 }
 
 /// The first lsn of each segment there is, in order.
-fn segments(disk: &dyn Disk) -> io::Result<Vec<u64>> {
+pub(crate) fn segments(disk: &dyn Disk) -> io::Result<Vec<u64>> {
     match disk.list(LOG) {
         Ok(names) => Ok(names.iter().filter_map(|name| segment::first_of(name)).collect()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
@@ -187,14 +245,20 @@ fn segments(disk: &dyn Disk) -> io::Result<Vec<u64>> {
 
 /// Cuts off what is torn, and syncs: what is read from the page cache after a process died may not be on disk yet, and
 /// from now on everybody is told that it is.
-fn make_tail_durable(disk: &dyn Disk, tail: Option<Tail>, recovery: &Recovery) -> io::Result<()> {
-    let Some(tail) = tail else { return Ok(()) };
+///
+/// It may not even be on its way there: if the process died over a sync that failed, the system takes it for written. So
+/// what no record says was synced before is written again.
+fn make_tail_durable(disk: &dyn Disk, read: &Read, recovery: &Recovery) -> io::Result<()> {
+    let Some(tail) = read.tail else { return Ok(()) };
     let path = segment::path(tail.end.segment);
     match disk.open(&path) {
         Ok(file) => {
             if recovery.torn.is_some() {
                 // Gives the space back; what is beyond counts for nothing anyway.
                 let _ = disk.truncate(&path, tail.end.offset);
+            }
+            if read.unsure_from < tail.end.offset {
+                disk.rewrite(&path, read.unsure_from)?;
             }
             file.sync()?;
         }
@@ -210,6 +274,8 @@ fn make_tail_durable(disk: &dyn Disk, tail: Option<Tail>, recovery: &Recovery) -
 pub(crate) struct Read {
     pub state: State,
     pub tail: Option<Tail>,
+    /// From where on no record in the tail says that it was synced.
+    pub unsure_from: u64,
     pub checkpoints: Vec<Kept>,
 }
 
@@ -219,6 +285,8 @@ pub(crate) struct Reader<'a> {
     pub mark: u32,
     /// Set aside what is damaged; else only report it.
     pub keep: bool,
+    /// From where on no record in the segment that was read last says that it was synced.
+    pub unsure_from: u64,
     pub recovery: Recovery,
 }
 
@@ -230,10 +298,10 @@ impl Reader<'_> {
         let sizes = self.sizes()?;
         let tail = self.replay(&mut state, place, &sizes)?;
         self.drop_lost(&mut state, &sizes);
-        let next = [about.map_or(1, |about| about.next), state.last.0 + 1];
+        let next = [about.map_or(1, |about| about.next), state.last.plus(1).0];
         let named = sizes.keys().next_back().copied();
         self.recovery.next = Lsn(next.into_iter().chain(named).max().unwrap_or(1));
-        Ok(Read { state, tail, checkpoints })
+        Ok(Read { state, tail, unsure_from: self.unsure_from, checkpoints })
     }
 
     /// The newest checkpoint that holds. Damaged ones are set aside.
@@ -242,19 +310,23 @@ impl Reader<'_> {
         let mut kept = Vec::new();
         let mut newest = None;
         for name in names.iter().rev().filter(|name| checkpoint::last_of(name).is_some()) {
-            let bytes = read_whole(self.disk, name)?;
+            let bytes = match &newest {
+                None => read_whole(self.disk, name, u64::MAX)?,
+                Some(_) => Bytes::from(read_start(self.disk, name, checkpoint::HEADER)),
+            };
             let about = match &newest {
                 None => checkpoint::decode(&bytes).map(|(about, state)| {
                     newest = Some(state);
                     about
                 }),
-                Some(_) => match About::decode(&bytes) {
-                    Some((about, ..)) => Ok(about),
-                    None => Err(crate::wire::Malformed("header is damaged")),
-                },
+                Some(_) => About::decode(&bytes).map(|(about, ..)| about).ok_or(checkpoint::HEADER_DAMAGED),
             };
             match about {
-                Ok(about) => kept.push(Kept { about, size: bytes.len() as u64 }),
+                Ok(about) if about.mark != self.mark => {
+                    self.set_aside_checkpoint(name, bytes.len(), "checkpoint of another store");
+                    newest = newest.filter(|_| !kept.is_empty());
+                }
+                Ok(about) => kept.push(Kept { about, size: self.disk.len(name)? }),
                 Err(malformed) => self.set_aside_checkpoint(name, bytes.len(), malformed.0),
             }
         }
@@ -267,7 +339,10 @@ impl Reader<'_> {
         self.report(name.to_owned(), 0..len, reason);
         if self.keep {
             // If it cannot be moved, it is passed over again next time.
-            let _ = self.disk.rename(name, &format!("{QUARANTINE}/{name}"));
+            let _ = match self.quarantine_has_room(len as u64) {
+                true => self.disk.rename(name, &format!("{QUARANTINE}/{name}")),
+                false => self.disk.remove(name),
+            };
         }
     }
 
@@ -291,10 +366,10 @@ impl Reader<'_> {
         let mut last = state.last;
         let mut tail = place.map(|end| Tail { end, previous: None });
         let mut firsts = sizes.range(start..).map(|(&first, _)| first).peekable();
-        let mut piece = firsts.next().map(|first| self.piece(first)).transpose()?;
+        let mut piece = firsts.next().map(|first| Piece::read(self.disk, self.mark, first)).transpose()?;
         while let Some(current) = piece {
-            let next = firsts.next().map(|first| self.piece(first)).transpose()?;
-            self.check_chain(&current, tail, place);
+            let next = firsts.next().map(|first| Piece::read(self.disk, self.mark, first)).transpose()?;
+            self.check_chain(&current, sizes, place);
             let from = match place {
                 Some(place) if place.segment == current.first => place.offset,
                 _ => 0,
@@ -308,16 +383,11 @@ impl Reader<'_> {
         Ok(tail)
     }
 
-    fn piece(&self, first: u64) -> io::Result<Piece> {
-        let bytes = read_whole(self.disk, &segment::path(first))?;
-        let header = Header::decode(&bytes);
-        Ok(Piece { first, bytes, header })
-    }
-
     /// Reports a segment that should stand before this one.
-    fn check_chain(&mut self, piece: &Piece, before: Option<Tail>, place: Option<End>) {
+    fn check_chain(&mut self, piece: &Piece, sizes: &BTreeMap<u64, u64>, place: Option<End>) {
         let Some(previous) = piece.header.and_then(|header| header.previous) else { return };
-        let there = before.is_some_and(|tail| tail.end.segment == previous.segment);
+        // Not always the last one seen: one whose making failed half way may lie in between, empty.
+        let there = sizes.contains_key(&previous.segment);
         let covered = place.is_some_and(|place| {
             previous.segment < place.segment
                 || (previous.segment == place.segment && previous.offset <= place.offset)
@@ -335,22 +405,21 @@ impl Reader<'_> {
         from: u64,
         last: &mut Lsn,
     ) -> End {
-        let fence = match next.map(|next| next.header.and_then(|header| header.previous)) {
-            None => Fence::Open,
-            Some(Some(end)) if end.segment == piece.first => Fence::At(end.offset),
-            Some(_) => Fence::Unknown,
-        };
-        let mark = piece.header.map_or(self.mark, |header| header.mark);
         let from = usize::try_from(from).unwrap_or(usize::MAX).max(SEGMENT_HEADER);
-        if piece.header.is_none() {
+        // Behind a checkpoint's place it is not needed.
+        if piece.header.is_none() && from == SEGMENT_HEADER {
             let damaged = 0..SEGMENT_HEADER.min(piece.bytes.len());
-            self.set_aside(piece, damaged, "header of the segment is damaged");
+            self.set_aside(piece, damaged, SEGMENT_HEADER_DAMAGED);
         }
-        let scan = Scan { bytes: &piece.bytes, mark, fence };
+        self.unsure_from = from as u64;
+        let scan = Scan { bytes: &piece.bytes, mark: self.mark, fence: piece.fence(next) };
         let end = scan.run(from.min(piece.bytes.len()), last, |found| match found {
             Found::Record(frame, decoded) => {
                 self.recovery.records += 1;
-                self.recovery.bytes += frame.end() as u64 - frame.body.start as u64;
+                self.recovery.bytes += (frame.end() - frame.start) as u64;
+                if frame.flags & SYNCED_BEFORE != 0 {
+                    self.unsure_from = frame.start as u64;
+                }
                 replay::apply(state, piece.first, &frame, &decoded);
             }
             Found::Damage(range, reason) => self.set_aside(piece, range, reason),
@@ -363,15 +432,27 @@ impl Reader<'_> {
         let file = segment::path(piece.first);
         let bytes = range.len() as u64;
         self.recovery.torn = Some(Torn { file, offset: range.start as u64, bytes, reason });
+        self.keep_aside(piece, range, reason);
     }
 
     fn set_aside(&mut self, piece: &Piece, range: Range<usize>, reason: &'static str) {
         self.report(segment::path(piece.first), range.clone(), reason);
-        if self.keep && !range.is_empty() {
+        self.keep_aside(piece, range, reason);
+    }
+
+    fn keep_aside(&self, piece: &Piece, range: Range<usize>, reason: &'static str) {
+        if self.keep && !range.is_empty() && self.quarantine_has_room(range.len() as u64) {
             let name = format!("{QUARANTINE}/{:020}-{}", piece.first, range.start);
             // Only for people to look at: if it cannot be written, the store opens all the same.
             let _ = self.write_aside(&name, &piece.bytes[range], reason);
         }
+    }
+
+    /// Whether so much may still be set aside.
+    fn quarantine_has_room(&self, bytes: u64) -> bool {
+        let names = self.disk.list(QUARANTINE).unwrap_or_default();
+        let sizes = names.iter().filter_map(|name| self.disk.len(&format!("{QUARANTINE}/{name}")).ok());
+        sizes.sum::<u64>().saturating_add(bytes) <= QUARANTINE_BYTES_MAX
     }
 
     /// The reason on a line of its own, then the bytes.

@@ -1,7 +1,7 @@
 //! A segment: one file of the log. Its header says where the segment before it ends: what lies beyond that was
 //! refused, and must not come back.
 
-use crate::event::Lsn;
+use crate::event::{LSN_MAX, Lsn};
 use crate::wire::{u32_at, u64_at};
 
 /// Bytes of a segment's header.
@@ -11,7 +11,7 @@ pub(crate) const SEGMENT_HEADER: usize = 44;
 pub(crate) const LOG: &str = "log";
 
 const MAGIC: &[u8; 8] = b"forebayL";
-const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 1;
 
 /// The end of a segment, as its successor knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub(crate) struct End {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Header {
     pub mark: u32,
-    /// Its name. Events in it have no smaller numbers, except after a failed commit.
+    /// Its name. Events in it have no smaller numbers, except after a failed commit or behind moves of messages.
     pub first: Lsn,
     pub previous: Option<End>,
 }
@@ -44,6 +44,11 @@ impl Header {
         let sum = crc32fast::hash(&out[..40]);
         out[40..].copy_from_slice(&sum.to_le_bytes());
         out
+    }
+
+    /// The version of a segment whose header may be laid out in another way.
+    pub(crate) fn version_of(bytes: &[u8]) -> Option<u32> {
+        bytes.starts_with(MAGIC).then(|| u32_at(bytes, 8)).flatten()
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
@@ -72,7 +77,7 @@ pub(crate) fn path(first: u64) -> String {
 pub(crate) fn first_of(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".log")?;
     let ours = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
-    ours.then(|| digits.parse().ok()).flatten().filter(|&first| first > 0)
+    ours.then(|| digits.parse().ok()).flatten().filter(|first| (1..=LSN_MAX).contains(first))
 }
 
 #[cfg(test)]
@@ -99,6 +104,7 @@ mod tests {
             "0000000000000000001x.log",
             "00000000000000000000.log",
             "x",
+            "18446744073709551615.log",
             "99999999999999999999.log",
         ] {
             assert_eq!(first_of(name), None, "{name}");

@@ -236,6 +236,31 @@ impl State {
         (lost, lost_topics)
     }
 
+    /// Whether what is counted along is what it is when it is counted anew; what differs, if anything does.
+    #[cfg(feature = "sim")]
+    pub(crate) fn audit(&self) -> Result<(), String> {
+        let mut holders: BTreeMap<Lsn, u32> = BTreeMap::new();
+        let queued =
+            self.sessions.values().flat_map(|session| session.queue.iter().map(|entry| entry.message));
+        for message in queued.chain(self.retained.values().copied()) {
+            *holders.entry(message).or_default() += 1;
+        }
+        self.index.audit(&holders)?;
+        let mut copy = Self {
+            sessions: self.sessions.clone(),
+            retained: self.retained.clone(),
+            keys: self.keys.clone(),
+            ..Self::default()
+        };
+        copy.weigh();
+        let (counted, anew) = ((self.entries, self.weight), (copy.entries, copy.weight));
+        if anew != counted {
+            Err(format!("entries and weight are {anew:?}, not {counted:?}"))
+        } else {
+            Ok(())
+        }
+    }
+
     /// Counts anew what is otherwise counted along.
     pub(crate) fn weigh(&mut self) {
         let sessions = self.sessions.values();
@@ -266,6 +291,6 @@ impl SessionState {
     }
 }
 
-fn subscription_weight((filter, (options, _)): (&Box<str>, &(Bytes, bool))) -> usize {
-    filter.len() + options.len() + SUBSCRIPTION_WEIGHT
+fn subscription_weight((filter, (options, _)): (impl AsRef<str>, &(Bytes, bool))) -> usize {
+    filter.as_ref().len() + options.len() + SUBSCRIPTION_WEIGHT
 }

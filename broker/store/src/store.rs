@@ -4,11 +4,12 @@ use std::io;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::{self, JoinHandle, ThreadId};
+use std::thread::{self, JoinHandle};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::chores::Chores;
+use crate::clock::Clock;
 use crate::codec;
 use crate::disk::Disk;
 use crate::error::{OpenError, ReadError, Refused};
@@ -45,6 +46,7 @@ pub(crate) struct Shared {
     pub observer: RwLock<Option<Arc<dyn Observer>>>,
     pub files: Files,
     pub meters: Meters,
+    pub clock: Clock,
 }
 
 /// Ends the writer when nobody uses the store any more.
@@ -52,40 +54,23 @@ pub(crate) struct Shared {
 struct Handle {
     shared: Arc<Shared>,
     writer: Mutex<Option<JoinHandle<()>>>,
-    writer_id: ThreadId,
 }
 
 impl Store {
     /// Opens the store on this disk, and makes it if there is none. One process can have it open at a time.
     pub fn open(disk: Arc<dyn Disk>, options: Options) -> Result<(Self, Recovery), OpenError> {
-        let (opened, recovery) = recovery::open(&disk)?;
-        let Opened { state, mark, tail, checkpoints, lock } = opened;
-        let shared = Arc::new(Shared {
-            files: Files::new(disk.clone()),
-            line: Mutex::new(Line { next: recovery.next.0, ..Line::default() }),
-            wake: Condvar::new(),
-            served: Condvar::new(),
-            committed: AtomicU64::new(state.last.0),
-            state: RwLock::new(state),
-            observer: RwLock::new(None),
-            meters: Meters::default(),
-            disk: disk.clone(),
-            options,
-        });
-        // What is damaged is left behind by a checkpoint as soon as possible.
-        let since = if recovery.quarantined.is_empty() { recovery.bytes } else { u64::MAX / 2 };
-        let chores = Chores::new(checkpoints, since);
-        let writer = Writer::new(shared.clone(), Log::new(disk.clone(), mark, tail), chores, lock);
-        writer.set_room();
+        let (shared, writer, recovery) = assemble(&disk, options, Clock::of_the_machine())?;
         let thread = thread::Builder::new().name("store".into()).spawn(move || writer.run());
         let thread = thread.map_err(|error| OpenError::Io {
             directory: disk.describe(),
             doing: "start a thread for the store",
             error,
         })?;
-        let writer_id = thread.thread().id();
-        let handle = Handle { shared, writer: Mutex::new(Some(thread)), writer_id };
-        Ok((Self { handle: Arc::new(handle) }, recovery))
+        Ok((Self::of(shared, Some(thread)), recovery))
+    }
+
+    pub(crate) fn of(shared: Arc<Shared>, writer: Option<JoinHandle<()>>) -> Self {
+        Self { handle: Arc::new(Handle { shared, writer: Mutex::new(writer) }) }
     }
 
     /// From now on `observer` is told what becomes of records. To be called before the first append.
@@ -209,6 +194,35 @@ impl Store {
     }
 }
 
+/// Reads a store in and puts its parts together; nothing runs yet.
+pub(crate) fn assemble(
+    disk: &Arc<dyn Disk>,
+    options: Options,
+    clock: Clock,
+) -> Result<(Arc<Shared>, Writer, Recovery), OpenError> {
+    let (opened, recovery) = recovery::open(disk)?;
+    let Opened { state, mark, tail, checkpoints, lock } = opened;
+    let shared = Arc::new(Shared {
+        files: Files::new(disk.clone()),
+        line: Mutex::new(Line { next: recovery.next.0, ..Line::default() }),
+        wake: Condvar::new(),
+        served: Condvar::new(),
+        committed: AtomicU64::new(state.last.0),
+        state: RwLock::new(state),
+        observer: RwLock::new(None),
+        meters: Meters::default(),
+        disk: disk.clone(),
+        options,
+        clock,
+    });
+    // What is damaged is left behind by a checkpoint as soon as possible.
+    let since = if recovery.quarantined.is_empty() { recovery.bytes } else { u64::MAX / 2 };
+    let chores = Chores::new(checkpoints, since);
+    let writer = Writer::new(shared.clone(), Log::new(disk.clone(), mark, tail), chores, lock);
+    writer.set_room();
+    Ok((shared, writer, recovery))
+}
+
 impl Handle {
     fn end(&self, how: Closing) {
         {
@@ -219,7 +233,7 @@ impl Handle {
         let writer = self.writer.lock().take();
         // An observer may hold the last clone: then the writer itself is here.
         if let Some(writer) = writer
-            && thread::current().id() != self.writer_id
+            && thread::current().id() != writer.thread().id()
         {
             let _ = writer.join();
         }

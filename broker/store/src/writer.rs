@@ -13,7 +13,7 @@ use crate::disk::Lock;
 use crate::error::is_full;
 use crate::event::Lsn;
 use crate::failpoint::failpoint;
-use crate::frame::{SYNCED_BEFORE, put_frame};
+use crate::frame::{MOVES, SYNCED_BEFORE, put_frame};
 use crate::index::Location;
 use crate::line::{Closing, Health, Line, Sleep, Waiting};
 use crate::log::Log;
@@ -36,8 +36,12 @@ pub(crate) struct Writer {
     pub(crate) chores: Chores,
     /// What could not be written and must not be given up: first in line.
     kept: Vec<Waiting>,
-    /// The disk failed just now.
-    backing_off: bool,
+    /// The disk failed: it is left alone until then.
+    backing_off: Option<Instant>,
+    /// The disk had its rest: even if nobody has anything to write, it is tried whether it works again.
+    probing: bool,
+    /// What nobody waits for is written then.
+    lazy_at: Option<Instant>,
     buffer: Vec<u8>,
     /// Where in the buffer the body of each record begins.
     bodies: Vec<usize>,
@@ -51,6 +55,13 @@ struct Turn {
     closing: Option<Closing>,
 }
 
+/// When there is something to do.
+enum Due {
+    Now { urgent: bool },
+    At(Instant, Sleep),
+    Never,
+}
+
 impl Writer {
     pub(crate) fn new(shared: Arc<Shared>, log: Log, chores: Chores, lock: Box<dyn Lock>) -> Self {
         Self {
@@ -58,7 +69,9 @@ impl Writer {
             log,
             chores,
             kept: Vec::new(),
-            backing_off: false,
+            backing_off: None,
+            probing: false,
+            lazy_at: None,
             buffer: Vec::new(),
             bodies: Vec::new(),
             _lock: lock,
@@ -67,48 +80,96 @@ impl Writer {
 
     /// Until the store is closed.
     pub(crate) fn run(mut self) {
-        self.tend();
         loop {
-            let turn = self.next();
-            self.commit(turn.records, turn.sync);
-            if let Some(how) = turn.closing {
-                return self.end(how);
+            let turn = self.wait();
+            match self.carry_out(turn) {
+                Some(writer) => self = writer,
+                None => return,
             }
-            self.tend();
         }
     }
 
-    /// Waits for something to do.
-    fn next(&mut self) -> Turn {
+    /// Does what is due now, if anything is: the writer, unless the store is closed, and whether there was something.
+    #[cfg(feature = "sim")]
+    pub(crate) fn step(mut self) -> (Option<Self>, bool) {
         let shared = self.shared.clone();
         let mut line = shared.line.lock();
-        if mem::take(&mut self.backing_off) {
-            self.back_off(&mut line);
+        match self.due(&mut line) {
+            Due::Now { urgent } => {
+                let turn = self.turn(&mut line, urgent);
+                drop(line);
+                (self.carry_out(turn), true)
+            }
+            Due::At(..) | Due::Never => (Some(self), false),
         }
+    }
+
+    fn carry_out(mut self, turn: Turn) -> Option<Self> {
+        if mem::take(&mut self.probing) && turn.records.is_empty() {
+            self.probe();
+        }
+        self.commit(turn.records, turn.sync);
+        if let Some(how) = turn.closing {
+            self.end(how);
+            return None;
+        }
+        self.tend();
+        Some(self)
+    }
+
+    /// Waits for something to do.
+    fn wait(&mut self) -> Turn {
+        let shared = self.shared.clone();
+        let mut line = shared.line.lock();
         loop {
             line.sleep = Sleep::Awake;
-            let asked = line.checkpoints_asked > line.checkpoints_served;
-            let urgent = line.urgent || line.closing.is_some() || !self.kept.is_empty();
-            if urgent || asked || line.pressed || self.chores.busy() {
-                return self.turn(&mut line, urgent);
+            match self.due(&mut line) {
+                Due::Now { urgent } => return self.turn(&mut line, urgent),
+                Due::At(until, sleep) => {
+                    line.sleep = sleep;
+                    shared.wake.wait_until(&mut line, until);
+                }
+                Due::Never => {
+                    line.sleep = Sleep::Resting;
+                    shared.wake.wait(&mut line);
+                }
             }
-            let lazy = (!line.records.is_empty())
-                .then(|| Instant::now() + Duration::from_millis(shared.options.lazy_ms));
-            let Some(until) = [lazy, self.chores.rests_until()].into_iter().flatten().min() else {
-                line.sleep = Sleep::Forever;
-                shared.wake.wait(&mut line);
-                continue;
-            };
-            line.sleep = Sleep::Dozing;
-            if shared.wake.wait_until(&mut line, until).timed_out() {
-                return self.turn(&mut line, false);
+        }
+    }
+
+    fn due(&mut self, line: &mut Line) -> Due {
+        let now = self.shared.clock.now();
+        if let Some(until) = self.backing_off {
+            if now < until && line.closing.is_none() {
+                return Due::At(until, Sleep::BackingOff);
             }
+            self.backing_off = None;
+            self.probing = true;
+            // One record may try.
+            line.health = Health::Failing { probe: true };
+        }
+        let urgent = line.urgent || line.closing.is_some() || !self.kept.is_empty();
+        let asked = line.checkpoints_asked > line.checkpoints_served;
+        if urgent || asked || line.pressed || self.probing || self.chores.busy() {
+            return Due::Now { urgent };
+        }
+        if line.records.is_empty() {
+            self.lazy_at = None;
+        } else if self.lazy_at.is_none() {
+            self.lazy_at = Some(now + Duration::from_millis(self.shared.options.lazy_ms));
+        }
+        let sleep = if self.lazy_at.is_some() { Sleep::Dozing } else { Sleep::Resting };
+        match [self.lazy_at, self.chores.rests_until()].into_iter().flatten().min() {
+            Some(until) if until <= now => Due::Now { urgent: false },
+            Some(until) => Due::At(until, sleep),
+            None => Due::Never,
         }
     }
 
     /// All that waits. Whatever stores a message is synced: places of messages are only known for what is durable.
     fn turn(&mut self, line: &mut Line, urgent: bool) -> Turn {
         line.sleep = Sleep::Awake;
+        self.lazy_at = None;
         self.chores.pressed |= mem::take(&mut line.pressed);
         let mut records = mem::take(&mut self.kept);
         match records.is_empty() {
@@ -121,18 +182,33 @@ impl Writer {
         Turn { records, sync, closing: line.closing }
     }
 
-    /// Leaves a failing disk alone for a while; then one record may try.
-    fn back_off(&self, line: &mut parking_lot::MutexGuard<'_, Line>) {
-        line.sleep = Sleep::BackingOff;
-        let until = Instant::now() + Duration::from_millis(self.shared.options.retry_ms);
-        while line.closing.is_none() {
-            if self.shared.wake.wait_until(line, until).timed_out() {
-                break;
+    /// Writes a record that says nothing, to see whether the disk works.
+    fn probe(&mut self) {
+        match self.write_own(&Encoded::default()) {
+            Ok(_) => {
+                self.set_head_size();
+                if self.note_working() {
+                    let observer = self.shared.observer.read().clone();
+                    observer.into_iter().for_each(|observer| observer.recovered());
+                }
             }
+            // Once more, if that has made room.
+            Err(error) => self.probing = self.fail(Vec::new(), &error).is_some(),
         }
-        if line.health != Health::Working {
-            line.health = Health::Failing { probe: true };
-        }
+    }
+
+    /// Writes and syncs a record of the store's own, of moves; says where it stands, and where in it its body.
+    pub(crate) fn write_own(&mut self, moves: &Encoded) -> io::Result<(End, usize)> {
+        let next = Lsn(self.shared.line.lock().next);
+        self.prepare(self.first_in_line().unwrap_or(next))?;
+        let flags = MOVES | if self.log.is_synced() { SYNCED_BEFORE } else { 0 };
+        let mut record = Vec::with_capacity(moves.body.len() + 32);
+        let body = put_frame(&mut record, self.log.mark(), flags, Lsn(0), moves.count, &moves.body);
+        let place = self.log.write(&record, false)?;
+        self.sync()?;
+        add(&self.shared.meters.written, record.len() as u64);
+        self.chores.note_written(record.len() as u64);
+        Ok((place, body))
     }
 
     fn commit(&mut self, mut records: Vec<Waiting>, sync: bool) {
@@ -142,7 +218,11 @@ impl Writer {
                 Ok(place) => self.settle(records, place),
                 Err(error) => {
                     records.extend(behind);
-                    return self.fail(records, &error);
+                    match self.fail(records, &error) {
+                        Some(again) => records = again,
+                        None => return,
+                    }
+                    continue;
                 }
             }
             records = behind;
@@ -252,34 +332,51 @@ impl Writer {
         last
     }
 
+    fn set_head_size(&self) {
+        if let Some((segment, size)) = self.log.head() {
+            self.shared.state.write().index.set_size(segment, size);
+        }
+    }
+
     /// Counts what was written, and says whether this was the first commit after failures.
     fn note_written(&mut self, records: &[Waiting]) -> bool {
         let cost: u64 = records.iter().map(Waiting::cost).sum();
         add(&self.shared.meters.written, cost);
         self.chores.note_written(cost);
         let room = self.room();
-        let mut line = self.shared.line.lock();
-        line.bytes -= cost;
-        line.room = room;
-        let recovered = mem::take(&mut line.health) != Health::Working;
-        drop(line);
+        {
+            let mut line = self.shared.line.lock();
+            line.bytes -= cost;
+            line.room = room;
+        }
+        self.note_working()
+    }
+
+    /// The disk works; says whether it failed before.
+    fn note_working(&mut self) -> bool {
+        let recovered = mem::take(&mut self.shared.line.lock().health) != Health::Working;
         if recovered {
+            self.probing = false;
             add(&self.shared.meters.recoveries, 1);
         }
         recovered
     }
 
-    /// The batch is not written: what may be given up is, the rest waits for the next try.
-    fn fail(&mut self, records: Vec<Waiting>, error: &io::Error) {
+    /// The batch is not written: what may be given up is, the rest waits for the next try. Gives the batch back when it
+    /// can be tried again at once.
+    fn fail(&mut self, records: Vec<Waiting>, error: &io::Error) -> Option<Vec<Waiting>> {
         let shared = self.shared.clone();
-        add(&shared.meters.failures, 1);
-        self.log.abandon();
         self.set_abandoned_size();
-        let relieved = is_full(error) && self.run_short();
-        self.backing_off = !relieved;
+        if is_full(error) && self.run_short() {
+            // There is room again, for these and for tidying up.
+            self.set_room();
+            return Some(records);
+        }
+        add(&shared.meters.failures, 1);
+        self.backing_off = Some(shared.clock.now() + Duration::from_millis(shared.options.retry_ms));
         let (refused, kept, next) = {
             let mut line = shared.line.lock();
-            line.health = Health::Failing { probe: relieved };
+            line.health = Health::Failing { probe: false };
             let waiting = records.into_iter().chain(line.take());
             let (refused, kept): (Vec<_>, Vec<_>) =
                 waiting.partition(|record| record.on_failure == OnFailure::Refuse);
@@ -297,6 +394,7 @@ impl Writer {
         {
             observer.failed(refused.into_iter().map(|record| failed(record, settled)).collect(), error);
         }
+        None
     }
 
     /// The number of the first record that waits. Only the writer takes records out of the line.
@@ -324,7 +422,10 @@ impl Writer {
             && !kept.is_empty()
         {
             let why = io::Error::other("the store was closed before the disk worked again");
-            observer.failed(kept.into_iter().map(|record| failed(record, true)).collect(), &why);
+            // Part of them may have been written by one of the tries.
+            let next = Lsn(self.shared.line.lock().next);
+            let settled = self.prepare(next).is_ok();
+            observer.failed(kept.into_iter().map(|record| failed(record, settled)).collect(), &why);
         }
         let shared = self.shared.clone();
         drop(self);

@@ -7,6 +7,8 @@ use crate::suggest::nearest;
 use crate::topic::check_topic;
 use crate::yaml::{Key, Node, Value};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// The namespace of resources that name none: AIO's own.
@@ -96,6 +98,63 @@ pub struct Settings {
     /// `forebay.dev/schema` of a ConfigMap: its one entry is the document of the schema of this name,
     /// `aio-sr://<namespace>/<name>:<version>`.
     pub schema: Option<String>,
+    /// What a Broker sets.
+    pub broker: BrokerSettings,
+    /// `forebay.dev/directory` of a Secret or ConfigMap: its entries are the files of this directory, as Kubernetes would
+    /// mount them.
+    pub directory: Option<PathBuf>,
+    /// `forebay.dev/address` of a listener: the address of this machine that its ports are bound to.
+    pub address: Option<IpAddr>,
+    /// `forebay.dev/allowed-origins` of a listener: the web pages that may connect by WebSocket; all when absent.
+    pub allowed_origins: Option<Vec<String>>,
+    /// `forebay.dev/password-file` of an authentication: users and passwords, which are asked before the methods.
+    pub password_file: Option<PathBuf>,
+    /// `forebay.dev/token-keys` of an authentication: the public keys of service account tokens, a JSON Web Key Set.
+    pub token_keys: Option<TokenKeys>,
+    /// `forebay.dev/token-issuer` of an authentication: who must have issued such tokens.
+    pub token_issuer: Option<String>,
+    /// `forebay.dev/kubernetes-api` of an authentication: the API server that reviews tokens.
+    pub kubernetes_api: Option<String>,
+    /// `forebay.dev/kubernetes-ca` of an authentication: the ConfigMap with the certificates of that server.
+    pub kubernetes_ca: Option<String>,
+    /// `forebay.dev/kubernetes-token-file` of an authentication: the broker's own token for that server.
+    pub kubernetes_token_file: Option<PathBuf>,
+}
+
+/// Where the public keys of tokens are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenKeys {
+    /// In a file.
+    File(PathBuf),
+    /// At an address that begins with `https://`.
+    Url(String),
+}
+
+/// This product's own settings of a Broker: limits that AIO has no field for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BrokerSettings {
+    /// `forebay.dev/message-memory`: bytes of all messages in memory, beside retained ones.
+    pub message_memory: Option<u64>,
+    /// `forebay.dev/retained-bytes`: bytes of all retained messages.
+    pub retained_bytes: Option<u64>,
+    /// `forebay.dev/retained-messages`: how many there may be.
+    pub retained_messages: Option<u32>,
+    /// `forebay.dev/queue-bytes`: bytes of messages that wait for one client.
+    pub queue_bytes: Option<u64>,
+    /// `forebay.dev/outbox-bytes`: encoded bytes that wait for one client's socket before QoS 0 messages are dropped.
+    pub outbox_bytes: Option<u64>,
+    /// `forebay.dev/inflight-messages`: QoS 1 and 2 messages on their way to one client at once.
+    pub inflight_messages: Option<u16>,
+    /// `forebay.dev/subscriptions`: of one client.
+    pub subscriptions: Option<u32>,
+    /// `forebay.dev/topic-levels`: of a topic name or filter.
+    pub topic_levels: Option<u32>,
+    /// `forebay.dev/topic-aliases`: of one connection, in each direction.
+    pub topic_aliases: Option<u16>,
+    /// `forebay.dev/user-properties`: of one packet.
+    pub user_properties: Option<u32>,
+    /// `forebay.dev/sys-interval`: how often `$SYS/broker/#` is published; 0 for never.
+    pub sys_interval: Option<Duration>,
 }
 
 /// What happens to a message that comes too late to be in order.
@@ -134,7 +193,36 @@ const OWN: &[(&str, &[&str])] = &[
         ],
     ),
     ("RegistryEndpoint", &["forebay.dev/plain-http"]),
-    ("ConfigMap", &["forebay.dev/schema"]),
+    (
+        "Broker",
+        &[
+            "forebay.dev/message-memory",
+            "forebay.dev/retained-bytes",
+            "forebay.dev/retained-messages",
+            "forebay.dev/queue-bytes",
+            "forebay.dev/outbox-bytes",
+            "forebay.dev/inflight-messages",
+            "forebay.dev/subscriptions",
+            "forebay.dev/topic-levels",
+            "forebay.dev/topic-aliases",
+            "forebay.dev/user-properties",
+            "forebay.dev/sys-interval",
+        ],
+    ),
+    ("ConfigMap", &["forebay.dev/schema", "forebay.dev/directory"]),
+    ("Secret", &["forebay.dev/directory"]),
+    ("BrokerListener", &["forebay.dev/address", "forebay.dev/allowed-origins"]),
+    (
+        "BrokerAuthentication",
+        &[
+            "forebay.dev/password-file",
+            "forebay.dev/token-keys",
+            "forebay.dev/token-issuer",
+            "forebay.dev/kubernetes-api",
+            "forebay.dev/kubernetes-ca",
+            "forebay.dev/kubernetes-token-file",
+        ],
+    ),
 ];
 
 impl Metadata {
@@ -247,12 +335,60 @@ fn read_setting(
         return None;
     }
     let text = String::decode(value, path, report)?;
-    let result = apply(&key.name, &text, settings);
+    let result = match kind {
+        "Broker" => apply_to_broker(&key.name, &text, &mut settings.broker),
+        _ => apply(&key.name, &text, settings),
+    };
     parsed(result, &text, value.position, path, report)
 }
 
 fn count(text: &str) -> Result<u32, String> {
     text.parse().map_err(|_| "must be a whole number, such as \"1000\"".to_owned())
+}
+
+fn path(text: &str) -> Result<PathBuf, String> {
+    match text.is_empty() {
+        true => Err("must name a file or directory".to_owned()),
+        false => Ok(text.into()),
+    }
+}
+
+fn https(text: &str) -> Result<String, String> {
+    let authority = text.strip_prefix("https://").and_then(|rest| rest.split('/').next());
+    let authority = authority.ok_or("must begin with `https://`")?;
+    super::common::check_authority(authority)?;
+    Ok(text.to_owned())
+}
+
+/// A number that fits and is not 0: what none of may pass would be no broker.
+fn some<T: TryFrom<u64>>(number: u64, max: u64) -> Result<Option<T>, String> {
+    match T::try_from(number) {
+        Ok(fits) if (1..=max).contains(&number) => Ok(Some(fits)),
+        _ => Err(format!("must be from 1 to {max}")),
+    }
+}
+
+fn apply_to_broker(key: &str, text: &str, settings: &mut BrokerSettings) -> Result<(), String> {
+    const WINDOW_MAX: u64 = 32_767;
+    let number = || count(text).map(u64::from);
+    match key.strip_prefix(OWN_PREFIX).unwrap_or_default() {
+        "message-memory" => settings.message_memory = some(parse_bytes(text)?, u64::MAX)?,
+        "retained-bytes" => settings.retained_bytes = some(parse_bytes(text)?, u64::MAX)?,
+        "retained-messages" => settings.retained_messages = some(number()?, u32::MAX.into())?,
+        "queue-bytes" => settings.queue_bytes = some(parse_bytes(text)?, u64::MAX)?,
+        "outbox-bytes" => settings.outbox_bytes = some(parse_bytes(text)?, u64::MAX)?,
+        "inflight-messages" => settings.inflight_messages = some(number()?, WINDOW_MAX)?,
+        "subscriptions" => settings.subscriptions = some(number()?, u32::MAX.into())?,
+        "topic-levels" => settings.topic_levels = some(number()?, 65_535)?,
+        "topic-aliases" => match number()?.try_into() {
+            Ok(aliases) => settings.topic_aliases = Some(aliases),
+            Err(_) => return Err("must be from 0 to 65535".to_owned()),
+        },
+        "user-properties" => settings.user_properties = Some(count(text)?),
+        "sys-interval" => settings.sys_interval = Some(parse_duration(text)?),
+        _ => return Err("is not known".to_owned()),
+    }
+    Ok(())
 }
 
 fn apply(key: &str, text: &str, settings: &mut Settings) -> Result<(), String> {
@@ -300,6 +436,30 @@ fn apply(key: &str, text: &str, settings: &mut Settings) -> Result<(), String> {
             settings.dead_letter_topic = Some(text.to_owned());
         }
         "schema" => settings.schema = Some(text.to_owned()),
+        "directory" => settings.directory = Some(path(text)?),
+        "address" => {
+            let address = text.parse().map_err(|_| "must be an IP address, such as 0.0.0.0".to_owned())?;
+            settings.address = Some(address);
+        }
+        "allowed-origins" => {
+            let origins = text.split(',').map(|origin| origin.trim().trim_end_matches('/').to_owned());
+            settings.allowed_origins = Some(origins.filter(|origin| !origin.is_empty()).collect());
+            if settings.allowed_origins.as_ref().is_some_and(Vec::is_empty) {
+                return Err("must name at least one origin, such as https://example.com".to_owned());
+            }
+        }
+        "password-file" => settings.password_file = Some(path(text)?),
+        "token-keys" => {
+            settings.token_keys = Some(match text.split_once("://") {
+                Some(("https", _)) => TokenKeys::Url(https(text)?),
+                Some(_) => return Err("must be a file or begin with `https://`".to_owned()),
+                None => TokenKeys::File(path(text)?),
+            });
+        }
+        "token-issuer" => settings.token_issuer = Some(text.to_owned()),
+        "kubernetes-api" => settings.kubernetes_api = Some(https(text)?),
+        "kubernetes-ca" => settings.kubernetes_ca = Some(text.to_owned()),
+        "kubernetes-token-file" => settings.kubernetes_token_file = Some(path(text)?),
         "plain-http" => {
             settings.plain_http = match text {
                 "true" => true,

@@ -12,7 +12,7 @@ pub mod profile;
 pub mod registry;
 pub mod secret;
 
-pub use metadata::{DEFAULT_NAMESPACE, LateMessages, Metadata, Settings};
+pub use metadata::{BrokerSettings, DEFAULT_NAMESPACE, LateMessages, Metadata, Settings, TokenKeys};
 
 use crate::finding::{Position, Report, ResourceId, list, quoted};
 use crate::pending::report_pending;

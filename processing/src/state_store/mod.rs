@@ -462,9 +462,12 @@ mod tests {
         assert_eq!(store.delete(b"k", None, None, NOW).unwrap().0, 0);
     }
 
+    /// A key, and the pair that it was set to; nothing for one that was deleted.
+    type Line = (Vec<u8>, Option<Vec<u8>>);
+
     /// Keeps what asks for it, and writes it into a list; refuses the value `full`.
     #[derive(Clone, Default)]
-    struct Written(Arc<Mutex<Vec<(Vec<u8>, Option<Vec<u8>>)>>>);
+    struct Written(Arc<Mutex<Vec<Line>>>);
 
     impl Journal for Written {
         fn keeps(&self, _: &[u8], asked: bool) -> bool {

@@ -72,6 +72,9 @@ pub enum RequestError {
         "the request timestamp is too far in the future; ensure that the client and broker system clocks are synchronized"
     )]
     TimestampAhead,
+    /// Whoever asks may not do that with the key.
+    #[error("not authorized")]
+    NotAuthorized,
     /// The store refuses it.
     #[error(transparent)]
     Store(#[from] StoreError),

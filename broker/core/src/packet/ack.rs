@@ -11,7 +11,7 @@ macro_rules! acks {
         #[doc = $doc]
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub struct $name<'a> {
-            /// Identifier of the PUBLISH that this is about.
+            /// Identifier of the PUBLISH that this is about [MQTT-2.2.1-5].
             pub packet_id: PacketId,
             #[doc = concat!("How it went ", $tag, "; always success in v3.")]
             pub reason: ReasonCode,

@@ -46,7 +46,7 @@ pub struct Will<'a> {
 }
 
 impl<'a> Will<'a> {
-    /// The properties that belong to the PUBLISH that the will becomes: all but the will delay interval.
+    /// The properties that belong to the PUBLISH that the will becomes, in their order [MQTT-3.1.3-10]: all but the will delay interval.
     pub fn forwardable(&self) -> Forwardable<'a> {
         Forwardable::of(self.properties, |property| !matches!(property, Property::WillDelayInterval(_)))
     }
@@ -211,11 +211,11 @@ fn check_client_id(client_id: &str, clean_start: bool, version: Version) -> Resu
         Version::V31 if client_id.chars().count() > CLIENT_ID_CHARS_MAX_V31 => {
             refused("a 3.1 client has an identifier of more than 23 characters")
         }
-        // 3.1.1 [MQTT-3.1.3-8]
+        // 3.1.1 [MQTT-3.1.3-8], 3.1.1 [MQTT-3.1.3-9]
         Version::V311 if client_id.is_empty() && !clean_start => {
             refused("a client without an identifier asks for a session that outlives its connection")
         }
-        _ => Ok(()), // [MQTT-3.1.3-6]
+        _ => Ok(()), // [MQTT-3.1.3-5], [MQTT-3.1.3-6]
     }
 }
 

@@ -86,7 +86,7 @@ pub struct ConnectError {
 }
 
 impl ConnectError {
-    /// The CONNACK to send before closing, to be encoded for [`version`](Self::version); `None` where the
+    /// The CONNACK to send before closing, never a DISCONNECT [MQTT-3.14.0-1]; to be encoded for [`version`](Self::version); `None` where the
     /// standard wants the connection closed without a word.
     ///
     /// v3: only return codes that exist there, 0x01 and 0x02 (3.1.1 `[MQTT-3.1.2-2]`, `[MQTT-3.1.3-8]`);

@@ -212,7 +212,7 @@ impl<'a> Properties<'a> {
         })
     }
 
-    /// Appends length and properties.
+    /// Appends length and properties; the length is there even if it is 0 [MQTT-2.2.2-1].
     pub(crate) fn put(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         wire::put_varint(self.span.len(), out)?;
         out.extend_from_slice(self.span);

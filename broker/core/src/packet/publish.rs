@@ -45,8 +45,8 @@ pub struct PublishProperties<'a> {
     pub expiry_offset: Option<usize>,
     /// Whether the sender says that the payload is UTF-8; `None` where it says nothing.
     pub payload_format: Option<bool>,
-    /// Whether there is at least one user property.
-    pub has_user_properties: bool,
+    /// How many user properties there are.
+    pub user_properties_count: usize,
     /// Whether there is at least one subscription identifier.
     pub has_subscription_identifiers: bool,
     /// Response topic.
@@ -169,7 +169,7 @@ impl<'a> PublishProperties<'a> {
                 reader.u8()?;
                 reader.skip_text()?;
                 reader.skip_text()?;
-                found.has_user_properties = true;
+                found.user_properties_count += 1;
                 continue;
             }
             let property = Property::read(&mut reader)?;
@@ -221,7 +221,7 @@ impl<'a> PublishProperties<'a> {
 
     /// User properties in the order of the packet.
     pub fn user_properties(&self) -> impl Iterator<Item = (&'a str, &'a str)> + Clone + use<'a> {
-        let all = if self.has_user_properties { self.all } else { Properties::EMPTY };
+        let all = if self.user_properties_count > 0 { self.all } else { Properties::EMPTY };
         all.user_properties()
     }
 
@@ -236,8 +236,8 @@ impl<'a> PublishProperties<'a> {
         all.subscription_identifiers()
     }
 
-    /// The properties that a server passes on, unaltered and in order `[MQTT-3.3.2-4]`, `[MQTT-3.3.2-15]` to
-    /// `[MQTT-3.3.2-20]`: all but the topic alias, which belongs to one connection `[MQTT-3.3.2-7]`, and
+    /// The properties that a server passes on, unaltered and in order `[MQTT-3.3.2-4]`, `[MQTT-3.3.2-15]`,
+    /// `[MQTT-3.3.2-16]`, `[MQTT-3.3.2-17]`, `[MQTT-3.3.2-18]`, `[MQTT-3.3.2-20]`: all but the topic alias, which belongs to one connection `[MQTT-3.3.2-7]`, and
     /// subscription identifiers, which belong to one subscriber.
     #[inline]
     pub fn forwardable(&self) -> Forwardable<'a> {

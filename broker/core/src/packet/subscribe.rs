@@ -230,7 +230,7 @@ impl SubscriptionList {
 /// A server's answer to SUBSCRIBE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SubAck<'a> {
-    /// Identifier of the SUBSCRIBE.
+    /// Identifier of the SUBSCRIBE [MQTT-3.8.4-2] [MQTT-2.2.1-6].
     pub packet_id: PacketId,
     /// Properties; none in v3.
     pub properties: Properties<'a>,

@@ -121,7 +121,7 @@ impl FilterList {
 /// A server's answer to UNSUBSCRIBE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnsubAck<'a> {
-    /// Identifier of the UNSUBSCRIBE.
+    /// Identifier of the UNSUBSCRIBE [MQTT-3.10.4-5] [MQTT-2.2.1-6].
     pub packet_id: PacketId,
     /// Properties; none in v3.
     pub properties: Properties<'a>,

@@ -29,14 +29,14 @@ fn acks() -> Vec<Corner> {
             bad("an empty acknowledgement", super::ALL, Client, ack(&[]), Malformed),
             bad("a reason code before v5", V3, Client, ack(&[0, 1, 0]), Malformed),
             bad(
-                "[MQTT-3.4.2-1] to [MQTT-3.7.2-1] a reason code of another packet",
+                "[MQTT-3.4.2-1] [MQTT-3.5.2-1] [MQTT-3.6.2-1] [MQTT-3.7.2-1] a reason code of another packet",
                 V5,
                 Client,
                 ack(&[0, 1, foreign]),
                 Malformed,
             ),
             bad(
-                "[MQTT-3.4.2-1] to [MQTT-3.7.2-1] an unknown reason code",
+                "[MQTT-3.4.2-1] [MQTT-3.5.2-1] [MQTT-3.6.2-1] [MQTT-3.7.2-1] an unknown reason code",
                 V5,
                 Client,
                 ack(&[0, 1, 0x7f]),

@@ -170,7 +170,7 @@ fn identifiers() -> Vec<Corner> {
         bad("[MQTT-3.1.3-3] the identifier is missing", V311, Client, v311(2, &[]), Malformed),
         bad("[MQTT-3.1.3-3] the identifier is missing", V5, Client, v5(2, &[], &[]), Malformed),
         bad(
-            "[MQTT-1.5.4-1] the identifier is not UTF-8",
+            "[MQTT-3.1.3-4] [MQTT-1.5.4-1] the identifier is not UTF-8",
             V5,
             Client,
             v5(2, &[], &[&field(b"\xff")]),

@@ -56,7 +56,7 @@ fn topics() -> Vec<Corner> {
             Client,
             v5(b"a\x01\x7f"),
         ),
-        good("a topic of 65,535 bytes", V5, Client, v5(&[b'x'; 65_535])),
+        good("[MQTT-4.7.3-3] a topic of 65,535 bytes", V5, Client, v5(&[b'x'; 65_535])),
         good("128 levels", V311, Client, v3("/".repeat(127).as_bytes())),
         bad("a limit of ours: 129 levels", V311, Client, v3("/".repeat(128).as_bytes()), TopicNameInvalid),
         bad("a limit of ours: 129 levels", V5, Client, v5("/".repeat(128).as_bytes()), TopicNameInvalid),
@@ -72,7 +72,13 @@ fn topics() -> Vec<Corner> {
     // A stray byte, a cut-off sequence, U+0000 in two bytes, a surrogate, above U+10FFFF.
     for topic in [&b"\xff"[..], b"a\xc3", b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80"] {
         corners.push(bad("3.1.1 [MQTT-1.5.3-1] a topic that is not UTF-8", V3, Client, v3(topic), Malformed));
-        corners.push(bad("[MQTT-1.5.4-1] a topic that is not UTF-8", V5, Client, v5(topic), Malformed));
+        corners.push(bad(
+            "[MQTT-3.3.2-1] [MQTT-1.5.4-1] a topic that is not UTF-8",
+            V5,
+            Client,
+            v5(topic),
+            Malformed,
+        ));
     }
     corners
 }

@@ -111,12 +111,13 @@ kind!(
         wire::put_varint(value as usize, out)
     }
 );
+// [MQTT-3.3.2-19]
 kind!(text &'a str, |reader| reader.text(), |value, out| wire::put_text(value, out));
 kind!(
     topic_name &'a str,
     |reader| {
         let name = reader.text()?;
-        // [MQTT-3.3.2-14], and [MQTT-4.7.3-1] because it is used as a topic name.
+        // [MQTT-3.3.2-13], [MQTT-3.3.2-14], and [MQTT-4.7.3-1] because it is used as a topic name.
         match topic::validate_name(name) {
             Ok(()) => Ok(name),
             Err(_) => Err(DecodeError::protocol("the response topic is no topic name")),
@@ -128,6 +129,7 @@ kind!(
     }
 );
 kind!(binary &'a [u8], |reader| reader.binary(), |value, out| wire::put_binary(value, out));
+// [MQTT-1.5.7-1]
 kind!(pair(&'a str, &'a str), |reader| Ok((reader.text()?, reader.text()?)), |value, out| {
     wire::put_text(value.0, out)?;
     wire::put_text(value.1, out)

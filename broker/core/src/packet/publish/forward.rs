@@ -23,7 +23,8 @@ pub struct Forward<'a> {
 /// What one delivery has of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Delivery<'a> {
-    /// Whether it was sent before `[MQTT-3.3.1-1]`; never with QoS 0 `[MQTT-3.3.1-2]`.
+    /// Whether it was sent before `[MQTT-3.3.1-1]`, whatever the message came with `[MQTT-3.3.1-3]`, `[MQTT-4.3.2-2]`,
+    /// `[MQTT-4.3.3-2]`; never with QoS 0 `[MQTT-3.3.1-2]`.
     pub dup: bool,
     /// Quality of service.
     pub qos: QoS,
@@ -189,7 +190,7 @@ impl Forward<'_> {
 impl Delivery<'_> {
     #[inline]
     fn first_byte(&self) -> u8 {
-        let dup = self.dup && self.qos != QoS::AtMostOnce; // [MQTT-3.3.1-2]
+        let dup = self.dup && self.qos != QoS::AtMostOnce; // [MQTT-3.3.1-2], [MQTT-4.3.1-1]
         PacketType::Publish.first_byte()
             | if dup { DUP } else { 0 }
             | (self.qos as u8) << 1
