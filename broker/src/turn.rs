@@ -37,7 +37,7 @@ struct Scratch {
     pool: Vec<Vec<u8>>,
     /// Sessions whose entry of the message under way is in the log, or about to be, and its packet identifier.
     takers: Vec<(u64, u16)>,
-    /// Number of the turn under way.
+    /// By this, clients know whether they are among the touched ones.
     turn: u64,
 }
 
@@ -49,6 +49,8 @@ thread_local! {
 pub struct Turn<'a> {
     broker: &'a Broker,
     scratch: Scratch,
+    /// Its number, by which graphs know who is in them.
+    number: u64,
     /// The moment of this turn.
     pub now: Millis,
     packets_received: u64,
@@ -61,6 +63,10 @@ pub struct Turn<'a> {
     notes: Vec<Event>,
     /// What is to be written down all at once: what a graph derived, and what is done by that.
     record: Option<Vec<Event>>,
+    /// Bytes that sockets took.
+    written: u64,
+    /// Who got more than their sockets took.
+    congested: Congested,
 }
 
 /// What became of a message that was published.
@@ -86,6 +92,7 @@ impl<'a> Turn<'a> {
         scratch.turn = broker.number();
         Self {
             broker,
+            number: scratch.turn,
             scratch,
             now,
             packets_received: 0,
@@ -96,6 +103,8 @@ impl<'a> Turn<'a> {
             sent_bytes: 0,
             notes: Vec::new(),
             record: None,
+            written: 0,
+            congested: Congested::new(),
         }
     }
 
@@ -193,16 +202,16 @@ impl<'a> Turn<'a> {
 
     /// Runs a graph that messages were left in front of.
     pub fn run(&mut self, flow: &Arc<Dataflow>) {
-        let Scratch { derived, turn, .. } = &mut self.scratch;
-        let entered = flow.take_over(*turn, self.broker, &mut |outcome| derived.push_back(outcome));
+        let derived = &mut self.scratch.derived;
+        let entered = flow.take_over(self.number, self.broker, &mut |outcome| derived.push_back(outcome));
         self.note_entered(flow, entered);
         self.settle();
     }
 
     /// Lets time pass in a graph; false when somebody else is in it.
     pub fn pass_time(&mut self, flow: &Arc<Dataflow>) -> bool {
-        let Scratch { derived, turn, .. } = &mut self.scratch;
-        let entered = flow.pass_time(*turn, self.broker, &mut |outcome| derived.push_back(outcome));
+        let derived = &mut self.scratch.derived;
+        let entered = flow.pass_time(self.number, self.broker, &mut |outcome| derived.push_back(outcome));
         self.note_entered(flow, entered);
         self.settle();
         entered != Entered::Not
@@ -260,8 +269,8 @@ impl<'a> Turn<'a> {
             return self.broker.metrics.dropped(DropCause::QueueFull);
         };
         let arrival = Arrival { source: source.place(), message, origins: Origins::default() };
-        let Scratch { derived, turn, .. } = &mut self.scratch;
-        let entered = flow.push(arrival, *turn, self.broker, &mut |outcome| derived.push_back(outcome));
+        let derived = &mut self.scratch.derived;
+        let entered = flow.push(arrival, self.number, self.broker, &mut |outcome| derived.push_back(outcome));
         self.note_entered(flow, entered);
     }
 
@@ -271,14 +280,33 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// Leaves all graphs, with nothing left behind there.
+    /// Leaves all graphs, with nothing left behind there. As long as others bring messages, what these give is written out in
+    /// between.
     fn leave_graphs(&mut self) {
         while let Some(flow) = self.scratch.graphs.last().cloned() {
-            let Scratch { derived, turn, .. } = &mut self.scratch;
-            if flow.leave(*turn, self.broker, &mut |outcome| derived.push_back(outcome)) {
-                self.scratch.graphs.retain(|other| !Arc::ptr_eq(other, &flow));
-            }
+            let derived = &mut self.scratch.derived;
+            let left = flow.leave(self.number, self.broker, &mut |outcome| derived.push_back(outcome));
             self.settle();
+            match left {
+                true => self.scratch.graphs.retain(|other| !Arc::ptr_eq(other, &flow)),
+                false => {
+                    self.write_out();
+                    // From here on clients are touched anew.
+                    self.scratch.turn = self.broker.number();
+                }
+            }
+        }
+    }
+
+    /// Writes what there is for each client.
+    fn write_out(&mut self) {
+        let Scratch { touched, pool, .. } = &mut self.scratch;
+        for client in touched.drain(..) {
+            self.written += client.flush(self.now, pool);
+            if client.lock().congested(self.now) && !self.congested.iter().any(|it| Arc::ptr_eq(it, &client))
+            {
+                self.congested.push(client);
+            }
         }
     }
 
@@ -530,21 +558,13 @@ impl<'a> Turn<'a> {
         {
             persistence.note(std::mem::take(&mut self.notes));
         }
-        let mut congested = Vec::new();
-        let Scratch { touched, pool, .. } = &mut self.scratch;
-        let mut written = 0;
-        for client in touched.drain(..) {
-            written += client.flush(self.now, pool);
-            if client.lock().congested(self.now) {
-                congested.push(client);
-            }
-        }
-        self.count(written);
+        self.write_out();
+        self.count();
         SCRATCH.with_borrow_mut(|kept| *kept = std::mem::take(&mut self.scratch));
-        congested
+        std::mem::take(&mut self.congested)
     }
 
-    fn count(&self, written: u64) {
+    fn count(&self) {
         let metrics = &self.broker.metrics;
         let uncategorized = &metrics.uncategorized;
         for (tally, by) in [
@@ -554,7 +574,7 @@ impl<'a> Turn<'a> {
             (&metrics.packets_sent, self.packets_sent),
             (&uncategorized.sent, self.sent),
             (&uncategorized.sent_bytes, self.sent_bytes),
-            (&metrics.bytes_sent, written),
+            (&metrics.bytes_sent, self.written),
         ] {
             if by > 0 {
                 tally.increment(by);

@@ -151,6 +151,36 @@ fn a_message_that_finds_the_metrics_in_the_graph_is_not_left_behind() {
 }
 
 #[test]
+fn messages_of_each_publisher_stay_in_their_order_however_many_publish() {
+    let graph = dataflow_graph("shared", "registry", "graph-simple:1.0.0", "raw/+", "cooked");
+    let broker = start(&[], &[graph]);
+    let mut client = Client::connect(broker.addr, &Connect::v5("client"));
+    client.subscribe("cooked", 1);
+    let (publishers, each) = (4, 400);
+    thread::scope(|scope| {
+        for publisher in 0..publishers {
+            let mut client = Client::connect(broker.addr, &Connect::v5(&format!("publisher-{publisher}")));
+            scope.spawn(move || {
+                for number in 0..each {
+                    let value = publisher * 10_000 + number;
+                    let payload = json!({"temperature": {"value": value, "unit": "C"}}).to_string();
+                    let topic = format!("raw/{publisher}");
+                    client.send(&client.publish_bytes(&topic, 0, false, &[], payload.as_bytes()));
+                }
+                client.settle();
+            });
+        }
+    });
+    let mut next = vec![0; publishers];
+    for _ in 0..publishers * each {
+        let value = json(&client.receive())["temperature"]["value"].as_f64().expect("a number") as usize;
+        let (publisher, number) = (value / 10_000, value % 10_000);
+        assert_eq!(number, next[publisher], "of publisher {publisher}");
+        next[publisher] += 1;
+    }
+}
+
+#[test]
 fn a_message_that_cannot_be_processed_is_kept_with_what_happened_to_it() {
     let graph = dataflow_graph("keeps", "registry", "graph-simple:1.0.0", "in", "out")
         .replace("  name: keeps\n", "  name: keeps\n  annotations: {forebay.dev/dead-letter-topic: lost}\n");

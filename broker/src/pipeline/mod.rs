@@ -7,7 +7,10 @@
 
 pub mod cursor;
 pub mod origin;
+mod out;
+mod report;
 pub mod restore;
+mod running;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,25 +21,28 @@ use broker_core::Millis;
 use broker_core::message::Message;
 use broker_core::reorder::{Late, Order, Reorder};
 use bytes::Bytes;
-use metrics::{Counter, Histogram, counter, histogram};
+use metrics::counter;
 use parking_lot::{Condvar, Mutex};
 use processing::runtime::GraphRuntime;
-use processing_core::engine::{Cause, Outlet};
-use processing_core::item::{Item, MessageSchema};
-use processing_core::time::Time;
+use processing_core::item::MessageSchema;
 use tokio::sync::Notify;
 
 use self::cursor::{Cursor, Record};
 use self::origin::Origins;
+use self::out::{Failed, Out};
+use self::report::{Metrics, Warnings};
+use self::running::Running;
 use crate::broker::Broker;
 use crate::clock;
 use crate::operations::Operations;
 use crate::ordered;
-use crate::translate::{self, Carry, Letter, Refused};
+use crate::translate::{self, Carry, Letter};
 use crate::turn::Turn;
 
 /// Messages that may wait for a graph that is busy; beyond, they are dropped and counted.
 const INBOX_MAX: usize = 10_000;
+/// Messages that are run through a graph for others at a time: what they give must not wait for long.
+const DRAIN_MAX: usize = 256;
 /// A graph that was slow comes back to the inline path after so many fast messages in a row.
 const FAST_MESSAGES: u32 = 256;
 /// One message in so many is timed for the histogram.
@@ -51,8 +57,6 @@ const BEHIND_WAIT_MS: u64 = 10;
 const FAULT_IS_NEWS: Duration = Duration::from_secs(60);
 /// How long the metrics wait for somebody who is in the graph.
 const SHOW_WAIT: Duration = Duration::from_millis(20);
-/// Dropped messages that are told one by one, each second.
-const WARNINGS_MAX: u32 = 10;
 /// No time at which anything is due.
 const NEVER: u64 = u64::MAX;
 
@@ -84,29 +88,6 @@ pub struct Dataflow {
     operations: Operations,
 }
 
-/// What only one at a time works on.
-struct Running {
-    graph: GraphRuntime<Carry>,
-    /// Whether items wait inside.
-    keeps_items: bool,
-    /// The schema of what comes in, by source.
-    schemas: Vec<Option<MessageSchema>>,
-    /// What comes in by a source waits here for its turn, when it is to come in order.
-    sorting: Option<Vec<Sorting>>,
-    destinations: Vec<config::Template>,
-    dead_letter_topic: Option<String>,
-    /// Fast messages in a row, while offloaded.
-    fast: u32,
-    measured: u32,
-    /// Messages that entered in this step.
-    entered: u32,
-    /// What came out, reused from message to message.
-    out: Out,
-}
-
-/// Messages of one source that wait for their turn.
-type Sorting = Reorder<(Arc<Message>, Origins)>;
-
 /// A message in front of a graph.
 pub struct Arrival {
     /// The source it goes in by.
@@ -137,56 +118,6 @@ pub enum Entered {
     Before,
     /// Somebody else is in it, to whom the message is left.
     Not,
-}
-
-/// What comes out of a graph.
-#[derive(Default)]
-struct Out {
-    items: Vec<(usize, Item<Carry>)>,
-    failed: Vec<Failed>,
-    filtered: u64,
-}
-
-/// An item that ended at an operation.
-struct Failed {
-    operation: String,
-    reason: &'static str,
-    why: String,
-    carry: Carry,
-}
-
-struct Metrics {
-    received: [Counter; 2],
-    received_bytes: Counter,
-    sent: [Counter; 2],
-    sent_bytes: Counter,
-    busy: Counter,
-    filtered: Counter,
-    errors: Counter,
-    expired: Counter,
-    dead_letters: Counter,
-    moves: Counter,
-    latency: Histogram,
-}
-
-impl Metrics {
-    fn new(name: &str) -> Self {
-        let of = |metric: &'static str| counter!(metric, "dataflow_id" => name.to_owned());
-        Self {
-            // AIO counts them for the data flow and for its graph (AIO.md §9.6).
-            received: [of("aio_dataflow_messages_received"), of("aio_dataflow_graph_messages_received")],
-            received_bytes: of("aio_dataflow_bytes_received"),
-            sent: [of("aio_dataflow_messages_sent"), of("aio_dataflow_graph_messages_sent")],
-            sent_bytes: of("aio_dataflow_bytes_sent"),
-            busy: of("aio_dataflow_messages_dropped_when_busy"),
-            filtered: of("aio_dataflow_messages_filtered"),
-            errors: of("aio_dataflow_messages_dropped_processing_errors"),
-            expired: of("aio_dataflow_messages_expired"),
-            dead_letters: of("forebay_graph_dead_letters_total"),
-            moves: of("forebay_graph_moved_off_total"),
-            latency: histogram!("aio_dataflow_processing_latency", "dataflow_id" => name.to_owned()),
-        }
-    }
 }
 
 /// The subscriptions of one source of a graph, as the router sees them.
@@ -300,8 +231,7 @@ impl Dataflow {
         let entered = self.enter(turn);
         if entered != Entered::Not {
             // Those that were left here while somebody else was in the graph go first.
-            self.drain(broker, emit);
-            if !self.is_offloaded() {
+            if self.drain(broker, emit) {
                 self.pass(arrival, broker, emit);
                 return entered;
             }
@@ -326,7 +256,8 @@ impl Dataflow {
         entered
     }
 
-    /// Whether he has left; if not, messages had been left here meanwhile, and what they gave is to be published first.
+    /// Whether he has left; if not, messages had been left here meanwhile, and what some of them gave is to be published, and
+    /// written to sockets, first.
     pub fn leave(self: &Arc<Self>, turn: u64, broker: &Broker, emit: Emit<'_>) -> bool {
         if !self.is_offloaded() && !self.inbox.lock().is_empty() {
             self.drain(broker, emit);
@@ -472,12 +403,17 @@ impl Dataflow {
         self.metrics.received_bytes.increment(message.payload().len() as u64);
     }
 
-    /// Runs the messages through that were left here. Called by who is in the graph.
-    fn drain(self: &Arc<Self>, broker: &Broker, emit: Emit<'_>) {
-        while !self.is_offloaded() {
-            let Some(arrival) = self.inbox.lock().pop_front() else { return };
+    /// Runs messages through that were left here, some at a time. Whether that were all, and the graph is still here. Called
+    /// by who is in it.
+    fn drain(self: &Arc<Self>, broker: &Broker, emit: Emit<'_>) -> bool {
+        for _ in 0..DRAIN_MAX {
+            if self.is_offloaded() {
+                return false;
+            }
+            let Some(arrival) = self.inbox.lock().pop_front() else { return true };
             self.pass(arrival, broker, emit);
         }
+        false
     }
 
     /// One message through the graph, by who is in it; or left for its thread, when it is slow.
@@ -681,134 +617,5 @@ impl Dataflow {
                 }
             }
         }
-    }
-}
-
-impl Running {
-    /// A message enters the graph.
-    fn enter(
-        &mut self,
-        source: usize,
-        message: &Arc<Message>,
-        origins: Origins,
-        broker: &Broker,
-        time: Millis,
-    ) {
-        self.entered += 1;
-        let schema = self.schemas.get(source).and_then(Option::as_ref);
-        match translate::item(message, &origins, schema, broker, time) {
-            Ok(item) => {
-                if self.keeps_items {
-                    self.graph.advance(time.0, &mut self.out);
-                }
-                self.graph.push_to(source, item, &mut self.out);
-            }
-            Err(refused) => self.out.refuse(Carry::of(message, &origins), &refused),
-        }
-    }
-
-    /// A message comes after one with a later stamp has entered.
-    fn come_late(
-        &mut self,
-        source: usize,
-        message: &Arc<Message>,
-        origins: Origins,
-        late: Late,
-        broker: &Broker,
-        time: Millis,
-    ) {
-        match ordered::too_late(message, late) {
-            Some(marked) => self.enter(source, &marked, origins, broker, time),
-            None => self.out.refuse(Carry::of(message, &origins), &Refused::OutOfOrder),
-        }
-    }
-
-    /// Messages whose turn it is enter.
-    fn release(&mut self, broker: &Broker, time: Millis) {
-        let now = clock::monotonic();
-        for source in 0..self.sorting.as_ref().map_or(0, Vec::len) {
-            let next = |sorting: &mut Vec<Sorting>| sorting.get_mut(source)?.release(now);
-            while let Some((message, origins)) = self.sorting.as_mut().and_then(next) {
-                self.enter(source, &message, origins, broker, time);
-            }
-        }
-        for sorting in self.sorting.iter_mut().flatten() {
-            ordered::count_forced(&mut sorting.forced);
-        }
-    }
-
-    /// Whether anything ever waits inside for its time.
-    fn may_wait(&self) -> bool {
-        self.keeps_items || self.sorting.is_some()
-    }
-
-    /// When something that waits is due, milliseconds since the Unix epoch.
-    fn due_ms(&mut self, wall: Millis) -> Option<u64> {
-        let now = clock::monotonic();
-        let sorted = self.sorting.iter().flatten().filter_map(Reorder::due).min();
-        let sorted = sorted.map(|due| wall.plus(due.since(now)).0);
-        let inside = if self.keeps_items { self.graph.due_ms() } else { None };
-        sorted.into_iter().chain(inside).min()
-    }
-}
-
-impl Outlet<Carry> for Out {
-    fn emit(&mut self, sink: usize, item: Item<Carry>) {
-        self.items.push((sink, item));
-    }
-
-    fn dropped(&mut self, operation: &str, cause: Cause, carry: &Carry) {
-        let (reason, why) = match &cause {
-            Cause::Filtered => return self.filtered += 1,
-            Cause::Error(error) => (error.reason(), error.to_string()),
-            Cause::Late => ("late", "its time was over already".to_owned()),
-            Cause::Full => ("full", "as much as may waits for its time".to_owned()),
-        };
-        self.failed.push(Failed { operation: operation.to_owned(), reason, why, carry: carry.clone() });
-    }
-
-    fn combine(&mut self, carry: &mut Carry, later: Carry) {
-        carry.combine(later);
-    }
-
-    fn window_closed(&mut self, operation: &str, time: Time, carry: &mut Carry) {
-        carry.origins.close_window(operation, time);
-    }
-}
-
-impl Out {
-    fn refuse(&mut self, carry: Carry, refused: &Refused) {
-        self.failed.push(Failed::of(carry, refused));
-    }
-}
-
-impl Failed {
-    /// A message that did not get in, or an item that did not get out.
-    fn of(carry: Carry, refused: &Refused) -> Self {
-        Self { operation: String::new(), reason: refused.reason(), why: refused.to_string(), carry }
-    }
-}
-
-/// Keeps the log readable when every message is dropped.
-#[derive(Default)]
-struct Warnings {
-    second: Option<Instant>,
-    told: u32,
-    kept_back: u64,
-}
-
-impl Warnings {
-    /// Whether one more may be told in this second; tells first how many were not.
-    fn one_more(&mut self, graph: &str) -> bool {
-        if self.second.is_none_or(|second| second.elapsed() >= Duration::from_secs(1)) {
-            let kept_back = std::mem::take(&mut self.kept_back);
-            if kept_back > 0 {
-                tracing::warn!(graph, "{kept_back} more messages were dropped; the metrics say why");
-            }
-            (self.second, self.told) = (Some(Instant::now()), 0);
-        }
-        self.told += 1;
-        self.kept_back += u64::from(self.told > WARNINGS_MAX);
-        self.told <= WARNINGS_MAX
     }
 }

@@ -4,25 +4,24 @@
 //! ([`crate::delivery`]), so that the next group is written meanwhile. An answer that depends on a commit waits in its
 //! client ([`crate::client::State::answer`]) until [`Persistence::told`] has passed its number.
 
+mod form;
+mod policy;
+
 use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, OnceLock};
 
-use base64::Engine;
-use broker_core::Millis;
 use broker_core::message::Message;
-use broker_core::packet::{PropertiesBuilder, Property, QoS, ReasonCode};
+use broker_core::packet::{PropertiesBuilder, Property, ReasonCode};
 use broker_core::session::Session;
 use broker_store::{
     Committed, Event, Failed, Lsn, Observer, OnFailure, OpenError, Options, RealDisk, Recovery, Refused,
     Store,
 };
 use bytes::Bytes;
-use config::resource::broker::Dynamic;
-use config::resource::common::{KeyType, OperationalMode, PersistenceMode};
 use foldhash::HashMap;
 use metrics::{Counter, counter, gauge};
 use parking_lot::Mutex;
@@ -32,6 +31,9 @@ use crate::client::Client;
 use crate::clock;
 use crate::pipeline::cursor::Cursor;
 
+pub use form::{from_wall, message_of, options_bytes, options_of, qos, stored, to_wall};
+pub use policy::Policy;
+
 /// The user property that asks for persistence, with the value `true` (AIO.md §6).
 pub const PROPERTY: &str = "aio-persistence";
 /// Where in the data directory the store is.
@@ -40,165 +42,6 @@ pub const DIRECTORY: &str = "store";
 const CLOCK_KEY: &[u8] = b"clock";
 /// Refusals that are remembered, for answers that were about to wait.
 const REFUSALS_MAX: usize = 100_000;
-
-/// Which part of some state is persisted.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Part {
-    /// All of it.
-    pub all: bool,
-    /// These client ids (with `*` at the end for any) or topic filters.
-    pub listed: Vec<String>,
-    /// What clients ask for.
-    pub dynamic: bool,
-}
-
-/// What is persisted.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Policy {
-    /// Sessions: subscriptions and the queues behind them.
-    pub sessions: Part,
-    /// Retained messages.
-    pub retained: Part,
-    /// Keys of the state store; `listed` is not used.
-    pub keys: Part,
-    /// The keys of the state store that are persisted whoever sets them.
-    pub listed_keys: Vec<KeyPattern>,
-}
-
-/// Which keys of the state store (AIO.md §5.9, §6).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KeyPattern {
-    /// Those with these bytes.
-    Exactly(Vec<u8>),
-    /// Those that are like this, where `*` stands for any bytes.
-    Like(String),
-}
-
-impl KeyPattern {
-    fn of(keys: &config::resource::broker::StateKeys) -> Vec<Self> {
-        let one = |text: &String| match keys.key_type {
-            KeyType::Pattern => Some(Self::Like(text.clone())),
-            KeyType::String => Some(Self::Exactly(text.clone().into_bytes())),
-            KeyType::Binary => match base64::engine::general_purpose::STANDARD.decode(text) {
-                Ok(bytes) => Some(Self::Exactly(bytes)),
-                Err(error) => {
-                    tracing::error!(
-                        "persistence.stateStore: `{text}` is no key in base64 ({error}); none is persisted for it"
-                    );
-                    None
-                }
-            },
-        };
-        keys.keys.iter().filter_map(one).collect()
-    }
-
-    fn matches(&self, key: &[u8]) -> bool {
-        match self {
-            Self::Exactly(bytes) => bytes == key,
-            Self::Like(pattern) => is_like(key, pattern.as_bytes()),
-        }
-    }
-}
-
-/// Whether `*` in the pattern can stand for something that makes it the text.
-fn is_like(text: &[u8], pattern: &[u8]) -> bool {
-    let mut parts = pattern.split(|byte| *byte == b'*');
-    let Some(mut rest) = parts.next().and_then(|start| text.strip_prefix(start)) else { return false };
-    let mut parts = parts.peekable();
-    if parts.peek().is_none() {
-        return rest.is_empty();
-    }
-    while let Some(part) = parts.next() {
-        if parts.peek().is_none() {
-            return rest.ends_with(part);
-        }
-        let found = match part.is_empty() {
-            true => Some(0),
-            false => rest.windows(part.len()).position(|window| window == part),
-        };
-        let Some(at) = found else { return false };
-        rest = &rest[at + part.len()..];
-    }
-    true
-}
-
-impl Policy {
-    /// What clients ask for, and nothing else.
-    pub fn dynamic() -> Self {
-        let part = Part { dynamic: true, ..Part::default() };
-        Self { sessions: part.clone(), retained: part.clone(), keys: part, listed_keys: Vec::new() }
-    }
-
-    /// What a Broker resource says.
-    pub fn of(persistence: &config::resource::broker::Persistence) -> Self {
-        let part = |mode: Option<PersistenceMode>, listed: &[String], dynamic: Option<&Dynamic>| match mode {
-            Some(PersistenceMode::None) => Part::default(),
-            Some(PersistenceMode::All) => Part { all: true, ..Part::default() },
-            // Where nothing is said, clients may ask.
-            Some(PersistenceMode::Custom) | None => Part {
-                all: false,
-                listed: listed.to_vec(),
-                dynamic: dynamic.is_none_or(|dynamic| dynamic.mode == OperationalMode::Enabled),
-            },
-        };
-        let queue = persistence.subscriber_queue.as_ref();
-        let clients = queue.and_then(|queue| queue.subscriber_queue_settings.as_ref());
-        let retain = persistence.retain.as_ref();
-        let topics = retain.and_then(|retain| retain.retain_settings.as_ref());
-        let state = persistence.state_store.as_ref();
-        let keys = state.and_then(|state| state.state_store_settings.as_ref());
-        // Only `Custom` looks at a list, as for the others.
-        let custom = state.filter(|state| state.mode == PersistenceMode::Custom).and(keys);
-        Self {
-            keys: part(state.map(|state| state.mode), &[], keys.and_then(|it| it.dynamic.as_ref())),
-            listed_keys: custom
-                .into_iter()
-                .flat_map(|it| &it.state_store_resources)
-                .flat_map(KeyPattern::of)
-                .collect(),
-            sessions: part(
-                queue.map(|queue| queue.mode),
-                clients.map_or(&[], |it| &it.subscriber_client_ids),
-                clients.and_then(|it| it.dynamic.as_ref()),
-            ),
-            retained: part(
-                retain.map(|retain| retain.mode),
-                topics.map_or(&[], |it| &it.topics),
-                topics.and_then(|it| it.dynamic.as_ref()),
-            ),
-        }
-    }
-
-    /// Whether all subscriptions of a session are persisted, whose CONNECT asked for it or not.
-    pub fn session(&self, client_id: &str, asked: bool) -> bool {
-        let listed = |pattern: &String| match pattern.strip_suffix('*') {
-            Some(start) => client_id.starts_with(start),
-            None => client_id == pattern,
-        };
-        self.sessions.all || (self.sessions.dynamic && asked) || self.sessions.listed.iter().any(listed)
-    }
-
-    /// Whether a subscription is persisted that asked for it or not.
-    pub fn subscription(&self, asked: bool) -> bool {
-        self.sessions.all || (self.sessions.dynamic && asked)
-    }
-
-    /// Whether the retained message of a topic is persisted that asked for it or not.
-    pub fn retained(&self, topic: &str, asked: impl FnOnce() -> bool) -> bool {
-        let listed = |filter: &String| broker_core::topic::matches(filter, topic);
-        self.retained.all || self.retained.listed.iter().any(listed) || (self.retained.dynamic && asked())
-    }
-
-    /// Whether a key of the state store is persisted that asked for it or not.
-    pub fn key(&self, key: &[u8], asked: bool) -> bool {
-        self.keys.all || (self.keys.dynamic && asked) || self.listed_keys.iter().any(|it| it.matches(key))
-    }
-
-    /// Whether any retained message is persisted.
-    pub fn retains(&self) -> bool {
-        self.retained != Part::default()
-    }
-}
 
 /// Whether these user properties ask for persistence.
 pub fn asked<'a>(properties: impl IntoIterator<Item = (&'a str, &'a str)>) -> bool {
@@ -597,114 +440,5 @@ impl Observer for Teller {
 
     fn recovered(&self) {
         tracing::info!("the disk of the store works again");
-    }
-}
-
-/// When the process began, by both clocks: what the log says in wall time counts on.
-fn offset_ms() -> i64 {
-    static OFFSET: OnceLock<i64> = OnceLock::new();
-    *OFFSET.get_or_init(|| clock::wall().0.cast_signed() - clock::monotonic().0.cast_signed())
-}
-
-/// Wall time as it is written down.
-pub fn to_wall(moment: Millis) -> u64 {
-    moment.0.saturating_add_signed(offset_ms())
-}
-
-/// A moment that was written down, on the clock that everything counts with.
-pub fn from_wall(wall: u64) -> Millis {
-    Millis(wall.saturating_add_signed(-offset_ms()))
-}
-
-/// A message as it is written down.
-pub fn stored(message: &Message) -> broker_store::Message {
-    let (topic, properties) = (message.topic().as_bytes(), message.properties());
-    let mut all = Vec::with_capacity(message.size());
-    all.extend_from_slice(topic);
-    all.extend_from_slice(properties);
-    all.extend_from_slice(message.payload());
-    let all = Bytes::from(all);
-    let head = topic.len() + properties.len();
-    broker_store::Message {
-        topic: all.slice(..topic.len()),
-        properties: all.slice(topic.len()..head),
-        payload: all.slice(head..),
-        expiry_offset: message.expiry_offset.and_then(|offset| u32::try_from(offset).ok()),
-        expiry: message.expiry,
-        qos: message.qos as u8,
-        retain: message.retain,
-        received: to_wall(message.received),
-        hops: message.hops,
-    }
-}
-
-/// A message as it was written down.
-pub fn message_of(stored: &broker_store::Message) -> Message {
-    let broker_store::Message { topic, properties, payload, .. } = stored;
-    let received = from_wall(stored.received);
-    let mut message = Message::new(topic.clone(), properties.clone(), payload.clone(), received);
-    message.expiry_offset = stored.expiry_offset.map(|offset| offset as usize);
-    message.expiry = stored.expiry;
-    message.qos = qos(stored.qos);
-    message.retain = stored.retain;
-    message.hops = stored.hops;
-    message
-}
-
-/// A QoS as it was written down.
-pub fn qos(code: u8) -> QoS {
-    match code {
-        0 => QoS::AtMostOnce,
-        1 => QoS::AtLeastOnce,
-        _ => QoS::ExactlyOnce,
-    }
-}
-
-/// A subscription's options as they are written down: flags, then the identifier.
-pub fn options_bytes(options: &broker_core::router::Options) -> Bytes {
-    let flags =
-        options.qos as u8 | u8::from(options.no_local) << 2 | u8::from(options.retain_as_published) << 3;
-    let mut bytes = vec![flags];
-    bytes.extend_from_slice(&options.identifier.unwrap_or(0).to_le_bytes());
-    bytes.into()
-}
-
-/// A subscription's options as they were written down.
-pub fn options_of(bytes: &[u8], persisted: bool) -> broker_core::router::Options {
-    let flags = bytes.first().copied().unwrap_or(0);
-    let identifier = bytes.get(1..5).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_le_bytes);
-    broker_core::router::Options {
-        qos: qos(flags & 3),
-        no_local: flags & 4 != 0,
-        retain_as_published: flags & 8 != 0,
-        identifier: (identifier != 0).then_some(identifier),
-        order: None,
-        persisted,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_star_stands_for_anything_and_the_rest_for_itself() {
-        for (pattern, key, is) in [
-            ("*", "", true),
-            ("*", "any", true),
-            ("a*", "a", true),
-            ("a*", "ba", false),
-            ("*a", "ba", true),
-            ("a*b*c", "a-b--c", true),
-            ("a*b*c", "a-c-b", false),
-            ("a**c", "abc", true),
-            ("ab*b", "ab", false),
-            ("a", "a", true),
-            ("a", "ab", false),
-            ("", "", true),
-            ("", "a", false),
-        ] {
-            assert_eq!(is_like(key.as_bytes(), pattern.as_bytes()), is, "{pattern} {key}");
-        }
     }
 }

@@ -1,0 +1,66 @@
+//! What is told of a graph: its metrics, and what becomes of messages that it drops.
+
+use std::time::{Duration, Instant};
+
+use metrics::{Counter, Histogram, counter, histogram};
+
+/// Dropped messages that are told one by one, each second.
+const WARNINGS_MAX: u32 = 10;
+
+pub(super) struct Metrics {
+    pub(super) received: [Counter; 2],
+    pub(super) received_bytes: Counter,
+    pub(super) sent: [Counter; 2],
+    pub(super) sent_bytes: Counter,
+    pub(super) busy: Counter,
+    pub(super) filtered: Counter,
+    pub(super) errors: Counter,
+    pub(super) expired: Counter,
+    pub(super) dead_letters: Counter,
+    pub(super) moves: Counter,
+    pub(super) latency: Histogram,
+}
+
+impl Metrics {
+    pub(super) fn new(name: &str) -> Self {
+        let of = |metric: &'static str| counter!(metric, "dataflow_id" => name.to_owned());
+        Self {
+            // AIO counts them for the data flow and for its graph (AIO.md §9.6).
+            received: [of("aio_dataflow_messages_received"), of("aio_dataflow_graph_messages_received")],
+            received_bytes: of("aio_dataflow_bytes_received"),
+            sent: [of("aio_dataflow_messages_sent"), of("aio_dataflow_graph_messages_sent")],
+            sent_bytes: of("aio_dataflow_bytes_sent"),
+            busy: of("aio_dataflow_messages_dropped_when_busy"),
+            filtered: of("aio_dataflow_messages_filtered"),
+            errors: of("aio_dataflow_messages_dropped_processing_errors"),
+            expired: of("aio_dataflow_messages_expired"),
+            dead_letters: of("forebay_graph_dead_letters_total"),
+            moves: of("forebay_graph_moved_off_total"),
+            latency: histogram!("aio_dataflow_processing_latency", "dataflow_id" => name.to_owned()),
+        }
+    }
+}
+
+/// Keeps the log readable when every message is dropped.
+#[derive(Default)]
+pub(super) struct Warnings {
+    pub(super) second: Option<Instant>,
+    pub(super) told: u32,
+    pub(super) kept_back: u64,
+}
+
+impl Warnings {
+    /// Whether one more may be told in this second; tells first how many were not.
+    pub(super) fn one_more(&mut self, graph: &str) -> bool {
+        if self.second.is_none_or(|second| second.elapsed() >= Duration::from_secs(1)) {
+            let kept_back = std::mem::take(&mut self.kept_back);
+            if kept_back > 0 {
+                tracing::warn!(graph, "{kept_back} more messages were dropped; the metrics say why");
+            }
+            (self.second, self.told) = (Some(Instant::now()), 0);
+        }
+        self.told += 1;
+        self.kept_back += u64::from(self.told > WARNINGS_MAX);
+        self.told <= WARNINGS_MAX
+    }
+}
