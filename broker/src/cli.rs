@@ -142,7 +142,7 @@ pub struct Serve {
     /// Bytes of keys and values that the state store may hold.
     #[arg(long, value_name = "BYTES", default_value_t = Quota::BYTES_MAX_DEFAULT)]
     pub state_store_bytes: usize,
-    /// Answer /livez, /readyz and /metrics over HTTP here.
+    /// Answer /livez, /readyz, /metrics, /status and /subscriptions over HTTP here.
     #[arg(long, value_name = "ADDR:PORT")]
     pub admin: Option<SocketAddr>,
     /// Let anybody in from other machines too. Without it, other machines only reach ports that ask clients who they are.
