@@ -24,6 +24,7 @@ use processing_core::graph::{End, Link, Start};
 use processing_core::operator::Operator;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
+use crate::bridges;
 use crate::broker::{Broker, split_share};
 use crate::clock;
 use crate::health::{Health, State};
@@ -72,6 +73,9 @@ pub enum StartError {
     /// A module or an operation cannot be started.
     #[error("{0}")]
     Graph(#[from] GraphError),
+    /// An endpoint cannot be used as it is.
+    #[error("{0}")]
+    Endpoint(#[from] bridge::Unusable),
     /// The work was cut off.
     #[error("starting it was cut off: {0}")]
     Cut(#[from] tokio::task::JoinError),
@@ -84,6 +88,7 @@ impl StartError {
             Self::Fetch(error) => error.reason_code(),
             Self::Definition { .. } => "DataflowGraphConfigurationFailed",
             Self::Graph(error) => error.reason_code(),
+            Self::Endpoint(unusable) => unusable.code,
             Self::Cut(_) => "DataflowGraphProcessingFailed",
         }
     }
@@ -211,6 +216,7 @@ impl Graphs {
 
     async fn start_one(&self, at: usize, plan: &GraphPlan<'_>) -> Result<Arc<Dataflow>, StartError> {
         let limits = limits(plan);
+        bridges::check(plan)?;
         let mut stages = Vec::new();
         for stage in &plan.stages {
             stages.push(self.fetch_stage(plan, stage).await?);

@@ -4,6 +4,7 @@
 
 mod admin;
 mod auth;
+mod bridges;
 mod broker;
 mod cli;
 mod client;

@@ -35,7 +35,9 @@ pub use definition::{CheckedDefinition, GraphDefinition, graph_definition};
 pub use descriptor::{TestDescriptor, test_descriptor};
 pub use finding::{Finding, Position, ResourceId, Severity};
 pub use load::{Loaded, files, load, load_str, load_text};
-pub use plan::{DestinationPlan, GraphPlan, LinkPlan, RegistryPlan, SourcePlan, StagePlan};
+pub use plan::{
+    DestinationPlan, GraphPlan, LinkPlan, RegistryPlan, RemoteEndpoint, SourcePlan, StagePlan, System,
+};
 pub use read::{Located, Unread};
 pub use resource::{DEFAULT_NAMESPACE, Metadata, Resource, Resources, Settings, TokenKeys};
 pub use topic::{Template, TopicFilter};

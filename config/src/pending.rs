@@ -64,20 +64,12 @@ static PENDING: &[Pending] = &[
     row(GRAPH, &["spec", "nodes", "[]", "destinationSettings", "headers"], Set, Refused, "header actions"),
     row(
         GRAPH,
-        &["spec", "nodes", "[]", "destinationSettings", "outputSchemaSettings"],
-        Set,
-        Refused,
-        "output in Parquet or Delta",
-    ),
-    row(
-        GRAPH,
         &["spec", "nodeConnections", "[]", "from", "schema", "serializationFormat"],
         Not("Json"),
         Ignored,
         "messages are passed on as they came",
     ),
     row(GRAPH, &["spec", "fileStores"], Set, Refused, "files for graph nodes"),
-    row(ENDPOINT, &["spec", "endpointType"], Not("Mqtt"), Ignored, "endpoints other than this broker"),
     row(ENDPOINT, &["spec", "mqttSettings", "clientIdPrefix"], Set, Ignored, "graphs have no client id"),
     row(
         ENDPOINT,

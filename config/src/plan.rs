@@ -5,10 +5,14 @@ use crate::check::graph::connection_source;
 use crate::finding::ResourceId;
 use crate::load::Loaded;
 use crate::resource::common::OperationalMode;
-use crate::resource::endpoint::{DataflowEndpoint, EndpointSettings, MqttSettings};
-use crate::resource::graph::{ArtifactRef, DataflowGraph, GraphSettings, NodeConnection, NodeSettings};
+use crate::resource::endpoint::{DataflowEndpoint, EndpointSettings, HostType, MqttSettings};
+use crate::resource::graph::{
+    ArtifactRef, DataflowGraph, DestinationSettings, GraphSettings, NodeConnection, NodeSettings,
+    OutputSchema,
+};
 use crate::resource::profile::DataflowProfile;
 use crate::resource::registry::{Credentials, RegistryAuthentication, RegistryEndpoint, RegistryHost};
+use crate::resource::secret::{ConfigMap, Secret};
 use crate::resource::{Resource, Settings, find};
 use crate::topic::{Template, TopicFilter};
 use processing_core::graph::{Arm, End, Start};
@@ -40,10 +44,36 @@ pub struct GraphPlan<'a> {
 pub struct SourcePlan<'a> {
     /// The name of the source node.
     pub node: &'a str,
-    /// The topic filters.
+    /// What it reads, as written: topic filters, or the topics of Kafka.
+    pub data_sources: Vec<&'a str>,
+    /// The topic filters when it reads from this broker; none otherwise.
     pub filters: Vec<TopicFilter>,
-    /// The settings of the endpoint, which is this broker.
-    pub endpoint: &'a MqttSettings,
+    /// Where it reads from.
+    pub system: System<'a>,
+}
+
+/// What an endpoint is.
+#[derive(Clone, Debug)]
+pub enum System<'a> {
+    /// This broker.
+    Local(&'a MqttSettings),
+    /// Another system.
+    Remote(Box<RemoteEndpoint>),
+}
+
+/// An endpoint outside of this broker, with everything it refers to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RemoteEndpoint {
+    /// The resource.
+    pub id: ResourceId,
+    /// What the settings are meant for; informative.
+    pub host_type: Option<HostType>,
+    /// The kind of system and how it is reached.
+    pub settings: EndpointSettings,
+    /// The Secret that the settings name.
+    pub secret: Option<Secret>,
+    /// The ConfigMap with certificates to trust that the settings name.
+    pub trusted_cas: Option<ConfigMap>,
 }
 
 /// One graph artifact.
@@ -88,10 +118,14 @@ pub struct RegistryPlan<'a> {
 pub struct DestinationPlan<'a> {
     /// The name of the destination node.
     pub node: &'a str,
-    /// The topic.
+    /// The topic; for systems other than MQTT brokers, that which the graph gives each message.
     pub topic: Template,
-    /// The settings of the endpoint, which is this broker.
-    pub endpoint: &'a MqttSettings,
+    /// What is written, as it stands there: a topic, a container, a table or a folder.
+    pub data_destination: &'a str,
+    /// Where it writes.
+    pub system: System<'a>,
+    /// Format and schema of what is written to storage.
+    pub output_schema: Option<&'a OutputSchema>,
 }
 
 /// What exists without a file, by the name `default`.
@@ -119,19 +153,20 @@ impl<'a> GraphPlan<'a> {
         for node in &graph.spec.nodes {
             match &node.settings {
                 NodeSettings::Source(source) => {
-                    let endpoint = planner.endpoint(&source.endpoint_ref)?;
-                    let parsed = source.data_sources.iter().map(|text| TopicFilter::parse(text).ok());
-                    sources.push(SourcePlan {
-                        node: &node.name,
-                        filters: parsed.collect::<Option<_>>()?,
-                        endpoint,
-                    });
+                    let system = planner.system(&source.endpoint_ref)?;
+                    let filters = match &system {
+                        System::Local(_) => {
+                            let parsed = source.data_sources.iter().map(|text| TopicFilter::parse(text).ok());
+                            parsed.collect::<Option<_>>()?
+                        }
+                        System::Remote(_) => Vec::new(),
+                    };
+                    let data_sources = source.data_sources.iter().map(|text| text.as_str()).collect();
+                    sources.push(SourcePlan { node: &node.name, data_sources, filters, system });
                 }
                 NodeSettings::Graph(settings) => stages.push(planner.stage(&node.name, settings)?),
                 NodeSettings::Destination(settings) => {
-                    let topic = Template::parse(&settings.data_destination).ok()?;
-                    let endpoint = planner.endpoint(&settings.endpoint_ref)?;
-                    destinations.push(DestinationPlan { node: &node.name, topic, endpoint });
+                    destinations.push(planner.destination(&node.name, settings)?);
                 }
             }
         }
@@ -173,6 +208,9 @@ impl Names<'_, '_> {
     }
 }
 
+/// The topic that a graph gave a message.
+const OUTPUT_TOPIC: &str = "${outputTopic}";
+
 struct Planner<'a> {
     loaded: &'a Loaded,
     namespace: &'a str,
@@ -191,14 +229,44 @@ impl<'a> Planner<'a> {
         })
     }
 
-    fn endpoint(&self, name: &str) -> Option<&'a MqttSettings> {
-        let found =
-            find(&self.loaded.resources.endpoints, self.namespace, name).map(|endpoint| &endpoint.spec);
-        let endpoint = found.or((name == DEFAULT).then(|| &BUILT_IN.endpoint))?;
-        match &endpoint.settings {
-            EndpointSettings::Mqtt(mqtt) if endpoint.is_local_broker() => Some(mqtt),
-            _ => None,
+    fn destination(&self, node: &'a str, settings: &'a DestinationSettings) -> Option<DestinationPlan<'a>> {
+        let system = self.system(&settings.endpoint_ref)?;
+        let topic = match &system {
+            System::Remote(remote) if !matches!(remote.settings, EndpointSettings::Mqtt(_)) => OUTPUT_TOPIC,
+            _ => settings.data_destination.as_str(),
+        };
+        Some(DestinationPlan {
+            node,
+            topic: Template::parse(topic).ok()?,
+            data_destination: &settings.data_destination,
+            system,
+            output_schema: settings.output_schema_settings.as_ref(),
+        })
+    }
+
+    fn system(&self, name: &str) -> Option<System<'a>> {
+        let Some(found) = find(&self.loaded.resources.endpoints, self.namespace, name) else {
+            let EndpointSettings::Mqtt(local) = &BUILT_IN.endpoint.settings else { return None };
+            return (name == DEFAULT).then_some(System::Local(local));
+        };
+        match &found.spec.settings {
+            EndpointSettings::Mqtt(mqtt) if found.spec.is_local_broker() => Some(System::Local(mqtt)),
+            _ => self.remote(found).map(Box::new).map(System::Remote),
         }
+    }
+
+    fn remote(&self, endpoint: &Resource<DataflowEndpoint>) -> Option<RemoteEndpoint> {
+        let resources = &self.loaded.resources;
+        let secret = match endpoint.spec.secret_ref() {
+            Some((_, name)) => Some(find(&resources.secrets, self.namespace, name)?.spec.clone()),
+            None => None,
+        };
+        let trusted_cas = match endpoint.spec.trusted_cas_ref() {
+            Some((_, name)) => Some(find(&resources.config_maps, self.namespace, name)?.spec.clone()),
+            None => None,
+        };
+        let (id, host_type) = (endpoint.id.clone(), endpoint.spec.host_type);
+        Some(RemoteEndpoint { id, host_type, settings: endpoint.spec.settings.clone(), secret, trusted_cas })
     }
 
     fn profile(&self, graph: &'a Resource<DataflowGraph>) -> &'a DataflowProfile {

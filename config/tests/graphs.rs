@@ -432,8 +432,8 @@ fn what_would_change_messages_is_not_left_out_silently() {
         "dataDestination: sensor/done",
         "dataDestination: \
          sensor/done\n        outputSchemaSettings:\n          serializationFormat: Parquet",
-        &["t.yaml:27:9: error: `spec.nodes[2].destinationSettings.outputSchemaSettings` is not \
-             supported yet: output in Parquet or Delta"],
+        &["t.yaml:25:22: error: `spec.nodes[2].destinationSettings.outputSchemaSettings` is for storage \
+             only; messages go out as the graph makes them"],
     );
     changed(
         "  profileRef: default\n",

@@ -5,7 +5,7 @@
 mod support;
 
 use forebay_config::resource::registry::{Credentials, RegistryHost};
-use forebay_config::{Loaded, TopicFilter, load_str};
+use forebay_config::{Loaded, System, TopicFilter, load_str};
 use processing_core::graph::{Arm, End, Start};
 use std::path::Path;
 use std::time::Duration;
@@ -240,12 +240,11 @@ fn an_endpoint_that_means_this_broker_is_as_good_as_the_default() {
         assert_eq!(names(&loads(&endpoint(local))), ["my-graph"], "{local}");
     }
     let remote = load_str("t.yaml", &endpoint("  mqttSettings:\n    host: elsewhere.example:8883\n"));
-    assert_eq!(names(&remote), [""; 0]);
-    assert_eq!(
-        remote.findings[0].to_string(),
-        "t.yaml:11:22: error: `spec.nodes[0].sourceSettings.endpointRef` names DataflowEndpoint `mine`, which is not this \
-         broker: Mqtt endpoints elsewhere are not supported yet"
-    );
+    assert_eq!(names(&remote), ["my-graph"]);
+    let plans = remote.plans();
+    let System::Remote(endpoint) = &plans[0].sources[0].system else { panic!("{:?}", plans[0].sources) };
+    assert_eq!(endpoint.settings.type_name(), "Mqtt");
+    assert!(plans[0].sources[0].filters.is_empty() && !plans[0].sources[0].data_sources.is_empty());
 }
 
 #[test]

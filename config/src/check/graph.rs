@@ -3,11 +3,11 @@
 use super::{Check, DEFAULT, Found};
 use crate::finding::{Position, Report, list, quoted};
 use crate::read::Located;
-use crate::resource::Resource;
-use crate::resource::endpoint::DataflowEndpoint;
+use crate::resource::endpoint::{DataflowEndpoint, EndpointSettings, KafkaSettings};
 use crate::resource::graph::{
     DataflowGraph, DestinationSettings, GraphSettings, NodeConnection, NodeSettings, SourceSettings,
 };
+use crate::resource::{Resource, find};
 use crate::topic::{Template, TopicFilter};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,7 +23,15 @@ impl<'a> Check<'a> {
             }
         }
         self.tell(graph, |report| Topology::of(graph, report).check());
-        self.tell(graph, |report| warn_of_loops(&graph.spec, report));
+        let local = |name: &Located<String>| {
+            let found = find(&self.resources.endpoints, &graph.id.namespace, name);
+            found.is_none_or(|endpoint| endpoint.spec.is_local_broker())
+        };
+        let mut loops = Vec::new();
+        find_loops(&graph.spec, local, |position, key, message| loops.push((position, key, message)));
+        for (position, key, message) in loops {
+            self.tell(graph, |report| report.warning(position, key, message));
+        }
     }
 
     fn profile(&mut self, graph: &'a Resource<DataflowGraph>) {
@@ -45,31 +53,41 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// Whether the endpoint is this broker; reported if it is not.
-    fn is_local(&mut self, graph: &'a Resource<DataflowGraph>, key: &str, name: &Located<String>) -> bool {
+    /// What the endpoint is, if a node may use it so; reported if not.
+    fn endpoint_of(
+        &mut self,
+        graph: &'a Resource<DataflowGraph>,
+        key: &str,
+        name: &Located<String>,
+        may: fn(&EndpointSettings) -> bool,
+        side: &str,
+    ) -> Option<Kind<'a>> {
         let list_of = |resources: &'a crate::resource::Resources| resources.endpoints.as_slice();
         match self.follow::<DataflowEndpoint, _>(graph, key, name, "DataflowEndpoint", list_of, true) {
-            Found::BuiltIn => true,
-            Found::Nothing => false,
-            Found::Resource(endpoint) if endpoint.spec.is_local_broker() => true,
+            Found::BuiltIn => Some(Kind::Local),
+            Found::Nothing => None,
+            Found::Resource(endpoint) if endpoint.spec.is_local_broker() => Some(Kind::Local),
+            Found::Resource(endpoint) if may(&endpoint.spec.settings) => {
+                Some(Kind::Remote(&endpoint.spec.settings))
+            }
             Found::Resource(endpoint) => {
                 let kind = endpoint.spec.settings.type_name();
                 let message = format!(
-                    "`{key}` names {}, which is not this broker: \
-                     {kind} endpoints elsewhere are not supported yet",
+                    "`{key}` names {}, but an endpoint of type {kind} cannot be a {side}",
                     endpoint.id
                 );
                 self.tell(graph, |report| report.error(name.position, key, message));
-                false
+                None
             }
         }
     }
 
     fn source(&mut self, graph: &'a Resource<DataflowGraph>, key: &str, source: &SourceSettings) {
         let key = format!("{key}.sourceSettings");
-        if !self.is_local(graph, &format!("{key}.endpointRef"), &source.endpoint_ref) {
+        let (at, name) = (format!("{key}.endpointRef"), &source.endpoint_ref);
+        let Some(kind) = self.endpoint_of(graph, &at, name, EndpointSettings::can_be_source, "source") else {
             return;
-        }
+        };
         self.tell(graph, |report| {
             if source.data_sources.is_empty() {
                 let key = format!("{key}.dataSources");
@@ -78,6 +96,9 @@ impl<'a> Check<'a> {
                     &key,
                     format!("`{key}` is empty; name a topic filter"),
                 );
+            }
+            if let Kind::Remote(EndpointSettings::Kafka(kafka)) = kind {
+                return kafka_source(kafka, &key, source, report);
             }
             for (index, filter) in source.data_sources.iter().enumerate() {
                 if let Err(fault) = TopicFilter::parse(filter) {
@@ -110,10 +131,22 @@ impl<'a> Check<'a> {
         destination: &DestinationSettings,
     ) {
         let key = format!("{key}.destinationSettings");
-        if !self.is_local(graph, &format!("{key}.endpointRef"), &destination.endpoint_ref) {
+        let (at, name) = (format!("{key}.endpointRef"), &destination.endpoint_ref);
+        let may = EndpointSettings::can_be_destination;
+        let Some(kind) = self.endpoint_of(graph, &at, name, may, "destination") else { return };
+        self.output_schema(graph, &key, destination, &kind);
+        let topic = &destination.data_destination;
+        if !matches!(kind, Kind::Local | Kind::Remote(EndpointSettings::Mqtt(_))) {
+            if topic.contains("${") {
+                let key = format!("{key}.dataDestination");
+                let message = format!(
+                    "`{key}` is {}, but variables are for MQTT only; what is written elsewhere has one name",
+                    quoted(topic)
+                );
+                self.tell(graph, |report| report.error(topic.position, key, message));
+            }
             return;
         }
-        let topic = &destination.data_destination;
         if let Err(fault) = Template::parse(topic) {
             let key = format!("{key}.dataDestination");
             let message = format!("`{key}` is {}, but {fault}", quoted(topic));
@@ -122,13 +155,69 @@ impl<'a> Check<'a> {
     }
 }
 
-/// Warns where a graph subscribes to what it publishes.
-fn warn_of_loops(graph: &DataflowGraph, report: &mut Report) {
+impl<'a> Check<'a> {
+    /// Storage is written in a format by a schema; nothing else is (AIO.md §7.3).
+    fn output_schema(
+        &mut self,
+        graph: &'a Resource<DataflowGraph>,
+        key: &str,
+        destination: &DestinationSettings,
+        kind: &Kind<'_>,
+    ) {
+        let at = format!("{key}.outputSchemaSettings");
+        let is_storage = matches!(kind, Kind::Remote(settings) if settings.is_storage());
+        let message = match (&destination.output_schema_settings, is_storage) {
+            (None, false) => return,
+            (Some(output), true) if output.schema_ref.is_some() => return,
+            (Some(_), true) => format!("`{at}.schemaRef` is missing; storage is written by a schema"),
+            (None, true) => format!("`{at}` is missing; storage is written as Parquet or Delta, by a schema"),
+            (Some(_), false) => {
+                format!("`{at}` is for storage only; messages go out as the graph makes them")
+            }
+        };
+        self.tell(graph, |report| report.error(destination.endpoint_ref.position, at, message));
+    }
+}
+
+/// Topics of Kafka have exact names, and who reads them belongs to a group.
+fn kafka_source(kafka: &KafkaSettings, key: &str, source: &SourceSettings, report: &mut Report) {
+    if kafka.consumer_group_id.is_none() {
+        let key = format!("{key}.endpointRef");
+        let message = "Kafka type source endpoints must have a consumerGroupId defined".to_owned();
+        report.error(source.endpoint_ref.position, key, message);
+    }
+    for (index, topic) in source.data_sources.iter().enumerate() {
+        let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+        if topic.is_empty() || topic.len() > 249 || !topic.bytes().all(legal) {
+            let key = format!("{key}.dataSources[{index}]");
+            let message = format!(
+                "`{key}` is {}, but a topic of Kafka has 1 to 249 letters, digits, `.`, `_` and `-`",
+                quoted(topic)
+            );
+            report.error(topic.position, key, message);
+        }
+    }
+}
+
+/// What an endpoint is.
+enum Kind<'a> {
+    /// This broker.
+    Local,
+    /// Another system.
+    Remote(&'a EndpointSettings),
+}
+
+/// Tells where a graph subscribes to what it publishes.
+fn find_loops(
+    graph: &DataflowGraph,
+    local: impl Fn(&Located<String>) -> bool,
+    mut tell: impl FnMut(Position, String, String),
+) {
     let filters: Vec<(&str, TopicFilter)> = graph
         .nodes
         .iter()
         .filter_map(|node| match &node.settings {
-            NodeSettings::Source(source) => Some(&source.data_sources),
+            NodeSettings::Source(source) => local(&source.endpoint_ref).then_some(&source.data_sources),
             _ => None,
         })
         .flatten()
@@ -137,6 +226,9 @@ fn warn_of_loops(graph: &DataflowGraph, report: &mut Report) {
     for (index, node) in graph.nodes.iter().enumerate() {
         let NodeSettings::Destination(destination) = &node.settings else { continue };
         let topic = &destination.data_destination;
+        if !local(&destination.endpoint_ref) {
+            continue;
+        }
         let Ok(template) = Template::parse(topic) else { continue };
         let Some(name) = template.as_static() else { continue };
         if let Some((text, _)) = filters.iter().find(|(_, filter)| filter.matches(name)) {
@@ -146,7 +238,7 @@ fn warn_of_loops(graph: &DataflowGraph, report: &mut Report) {
                 quoted(name),
                 quoted(text)
             );
-            report.warning(topic.position, key, message);
+            tell(topic.position, key, message);
         }
     }
 }

@@ -158,6 +158,9 @@ impl<'a> Check<'a> {
         if let Some((key, name)) = endpoint.spec.secret_ref() {
             let _ = self.secret(endpoint, key, name);
         }
+        if let Some((key, name)) = endpoint.spec.trusted_cas_ref() {
+            self.config_map(endpoint, key, name);
+        }
     }
 
     fn brokers(&mut self) {

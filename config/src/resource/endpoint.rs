@@ -101,6 +101,19 @@ impl EndpointSettings {
     pub fn can_be_source(&self) -> bool {
         matches!(self, Self::Mqtt(_) | Self::Kafka(_))
     }
+
+    /// Whether a destination may use it: all but Azure Data Explorer, which has no server here to be tried against.
+    pub fn can_be_destination(&self) -> bool {
+        !matches!(self, Self::DataExplorer(_))
+    }
+
+    /// Whether it is written in a format by a schema.
+    pub fn is_storage(&self) -> bool {
+        matches!(
+            self,
+            Self::DataLakeStorage(_) | Self::FabricOneLake(_) | Self::DataExplorer(_) | Self::LocalStorage(_)
+        )
+    }
 }
 
 record! {
@@ -469,6 +482,20 @@ tagged! {
 }
 
 impl DataflowEndpoint {
+    /// The ConfigMap with certificates to trust that the settings name, with the key that names it.
+    pub(crate) fn trusted_cas_ref(&self) -> Option<(&'static str, &Located<String>)> {
+        const MQTT: &str = "spec.mqttSettings.tls.trustedCaCertificateConfigMapRef";
+        const KAFKA: &str = "spec.kafkaSettings.tls.trustedCaCertificateConfigMapRef";
+        const TELEMETRY: &str = "spec.openTelemetrySettings.tls.trustedCaCertificateConfigMapRef";
+        let (key, tls) = match &self.settings {
+            EndpointSettings::Mqtt(mqtt) => (MQTT, &mqtt.tls),
+            EndpointSettings::Kafka(kafka) => (KAFKA, &kafka.tls),
+            EndpointSettings::OpenTelemetry(telemetry) => (TELEMETRY, &telemetry.tls),
+            _ => return None,
+        };
+        Some((key, tls.trusted_ca_certificate_config_map_ref.as_ref()?))
+    }
+
     /// The Secret that the settings name, with the key that names it.
     pub(crate) fn secret_ref(&self) -> Option<(&'static str, &Located<String>)> {
         const SASL: &str = "spec.kafkaSettings.authentication.saslSettings.secretRef";
