@@ -6,6 +6,7 @@
 //! drops a shipment says by that that it is delivered, or that it never can be.
 
 mod backoff;
+pub mod cloud_events;
 mod intake;
 mod parcel;
 mod queue;
