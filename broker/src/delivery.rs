@@ -17,6 +17,7 @@ use crate::clock;
 use crate::persistence::{self, Job, Persistence};
 use crate::pipeline::Outcome;
 use crate::pipeline::cursor::{self, Cursor};
+use crate::pipeline::origin::Origins;
 use crate::turn::Turn;
 
 /// Entries that are loaded for a session, and wait until their packet identifiers are written down.
@@ -61,8 +62,10 @@ impl Delivery {
                 self.fill(&client, turn);
             }
             self.persistence.tell(last.0);
+            self.persistence.release();
             settle(token, &self.persistence, turn);
-            turn.publish_outcomes(self.persistence.due(first.0).into_iter().map(Outcome::Message));
+            let due = self.persistence.due(first.0).into_iter();
+            turn.publish_outcomes(due.map(|message| Outcome::Message(message, Origins::default())));
         }
     }
 

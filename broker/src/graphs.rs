@@ -24,12 +24,13 @@ use processing_core::graph::{End, Link, Start};
 use processing_core::operator::Operator;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-use crate::bridges;
 use crate::broker::{Broker, split_share};
 use crate::clock;
 use crate::health::{Health, State};
+use crate::identity;
+use crate::pipeline::bridges::{Bridges, Making};
 use crate::pipeline::restore::{self, Prepared};
-use crate::pipeline::{Dataflow, Parts, Source};
+use crate::pipeline::{Dataflow, Exit, Parts, Source};
 use crate::services::command_invoker::CommandInvokers;
 use crate::translate::Carry;
 use crate::turn::Turn;
@@ -49,6 +50,8 @@ pub struct Graphs {
     modules: Arc<Modules>,
     registry: Registry,
     schemas: Arc<SchemaRegistry>,
+    /// Tells this process from others in remote systems.
+    process: String,
     health: Arc<Health>,
     running: Mutex<Vec<(ResourceId, Arc<Dataflow>)>>,
     /// What was made ready for each graph that does not run yet, by its place among the plans; and what there is to say
@@ -94,6 +97,17 @@ impl StartError {
     }
 }
 
+/// A graph that can run, and is not connected yet.
+struct Ready {
+    graph: GraphRuntime<Carry>,
+    /// What leads to and from remote systems, and where its sinks lead to.
+    ends: (Bridges, Vec<Exit>),
+    order: Option<Order>,
+    inline_budget: Duration,
+    /// What there is to say about it while it runs.
+    remark: String,
+}
+
 impl Graphs {
     /// Sets up what graphs need. `data_dir` keeps fetched artifacts and compiled components.
     ///
@@ -107,6 +121,7 @@ impl Graphs {
         health: Arc<Health>,
     ) -> Result<Self, HostError> {
         processing::registry::describe_metrics();
+        bridge::describe_metrics();
         let on_overrun: OnOverrun = Arc::new(step_aside);
         let host = Host::new(HostOptions {
             on_overrun: Some(on_overrun),
@@ -117,7 +132,8 @@ impl Graphs {
         let modules = Arc::new(Modules::new(host, data_dir.map(|dir| dir.join("compiled"))));
         let registry = Registry::new(data_dir.map(|dir| dir.join("registry")));
         let (broker, running, prepared) = (Arc::clone(broker), Mutex::default(), Mutex::default());
-        Ok(Self { broker, modules, registry, schemas, health, running, prepared })
+        let process = identity::of(data_dir);
+        Ok(Self { broker, modules, registry, schemas, process, health, running, prepared })
     }
 
     /// The store that operators share with clients.
@@ -131,14 +147,23 @@ impl Graphs {
             self.running.lock().iter().map(|(id, flow)| (id.clone(), Arc::clone(flow))).collect();
         for (id, flow) in &running {
             flow.show_operations();
-            match flow.fault() {
-                Some(fault) => {
-                    let code = Some("DataflowGraphModuleRuntimeFault");
-                    self.health.set(id, State::Degraded, code, fault);
-                }
+            flow.bridges.show(&id.name);
+            let crash = || flow.fault().map(|fault| ("DataflowGraphModuleRuntimeFault", fault));
+            match flow.bridges.fault().or_else(crash) {
+                Some((code, fault)) => self.health.set(id, State::Degraded, Some(code), fault),
                 None => self.health.set(id, State::Available, None, flow.remark().to_owned()),
             }
         }
+    }
+
+    /// Stops what leads to and from remote systems; what waits there is delivered if that is soon done.
+    pub async fn stop_bridges(&self) {
+        let flows: Vec<_> = self.running.lock().iter().map(|(_, flow)| Arc::clone(flow)).collect();
+        let mut stopping = tokio::task::JoinSet::new();
+        for flow in flows {
+            stopping.spawn(async move { flow.bridges.stop().await });
+        }
+        while stopping.join_next().await.is_some() {}
     }
 
     /// Finds the places in the log of those graphs whose messages are persisted: from now on their messages are taken,
@@ -192,14 +217,9 @@ impl Graphs {
         match self.start_one(at, plan).await {
             Ok(flow) => {
                 self.running.lock().push((plan.id.clone(), flow));
-                let from = plan.sources.iter().flat_map(|source| &source.filters);
-                let from: Vec<String> = from.map(ToString::to_string).collect();
-                let to = plan.destinations.iter().map(|destination| destination.topic.to_string());
-                println!(
-                    "graph {name}: running, {} → {}",
-                    from.join(", "),
-                    to.collect::<Vec<_>>().join(", ")
-                );
+                let from: Vec<String> = plan.sources.iter().map(ToString::to_string).collect();
+                let to: Vec<String> = plan.destinations.iter().map(ToString::to_string).collect();
+                println!("graph {name}: running, {} → {}", from.join(", "), to.join(", "));
                 gauge!("aio_dataflow_active_dataflow_graphs").increment(1.0);
                 false
             }
@@ -216,7 +236,8 @@ impl Graphs {
 
     async fn start_one(&self, at: usize, plan: &GraphPlan<'_>) -> Result<Arc<Dataflow>, StartError> {
         let limits = limits(plan);
-        bridges::check(plan)?;
+        let making = Making { plan, process: &self.process, schemas: &self.schemas, broker: &self.broker };
+        let ends = Bridges::new(&making)?;
         let mut stages = Vec::new();
         for stage in &plan.stages {
             stages.push(self.fetch_stage(plan, stage).await?);
@@ -245,7 +266,7 @@ impl Graphs {
         let waits = Duration::from_millis(order.map_or(0, |order| u64::from(order.max_lateness_ms)));
         let lateness = plan.settings.allowed_lateness.unwrap_or(ALLOWED_LATENESS) + waits;
         graph.engine().set_lateness_ms(u64::try_from(lateness.as_millis()).unwrap_or(u64::MAX));
-        Ok(self.subscribe(at, plan, graph, order, budget, remark))
+        Ok(self.subscribe(at, plan, Ready { graph, ends, order, inline_budget: budget, remark }))
     }
 
     /// What checks the connections that name a schema, and what there is to say about those whose schema is not known
@@ -280,16 +301,10 @@ impl Graphs {
     }
 
     /// Connects a graph that is ready to the topics of its sources and destinations.
-    fn subscribe(
-        &self,
-        at: usize,
-        plan: &GraphPlan<'_>,
-        graph: GraphRuntime<Carry>,
-        order: Option<Order>,
-        inline_budget: Duration,
-        remark: String,
-    ) -> Arc<Dataflow> {
-        let may_wait = graph.keeps_items() || order.is_some();
+    fn subscribe(&self, at: usize, plan: &GraphPlan<'_>, ready: Ready) -> Arc<Dataflow> {
+        let Ready { graph, ends: (bridges, exits), order, inline_budget, remark } = ready;
+        let keeps_items = graph.keeps_items();
+        let may_wait = keeps_items || order.is_some() || bridges.lead_out();
         let (prepared, more) = self.prepared.lock().remove(&at).unwrap_or_else(|| {
             let (prepared, why) = restore::prepare(&self.broker, plan);
             (prepared, why.map(|why| why.to_string()).unwrap_or_default())
@@ -303,7 +318,8 @@ impl Graphs {
             name: &plan.id.name,
             graph,
             schemas: (0..plan.sources.len()).map(schema).collect(),
-            destinations: plan.destinations.iter().map(|destination| destination.topic.clone()).collect(),
+            exits,
+            bridges,
             order,
             dead_letter_topic: plan.settings.dead_letter_topic.clone(),
             inline_budget,
@@ -314,6 +330,7 @@ impl Graphs {
         if may_wait {
             tokio::spawn(Arc::clone(&flow).keep_time());
         }
+        flow.bridges.start(&flow, keeps_items);
         prepared.sources.iter().for_each(|source| source.attach(&flow));
         match &prepared.cursor {
             Some(cursor) => {

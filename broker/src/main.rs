@@ -4,7 +4,6 @@
 
 mod admin;
 mod auth;
-mod bridges;
 mod broker;
 mod cli;
 mod client;
@@ -17,6 +16,7 @@ mod graphs;
 mod handshake;
 mod health;
 mod housekeeping;
+mod identity;
 mod inbound;
 mod limits;
 mod listener;

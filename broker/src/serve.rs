@@ -152,7 +152,7 @@ async fn serve(
         persistence.show();
     }
     let graphs = Arc::new(graphs);
-    let shown = Arc::clone(&graphs);
+    let (shown, stopped_last) = (Arc::clone(&graphs), Arc::clone(&graphs));
     tokio::spawn(upkeep(metrics.clone()));
     let admin = Arc::new(Admin {
         broker: Arc::clone(&broker),
@@ -194,6 +194,7 @@ async fn serve(
     };
     println!("forebay: ending; clients are told");
     drain(&broker, &stop).await;
+    stopped_last.stop_bridges().await;
     if let Some(store) = store
         && let Err(error) =
             tokio::task::spawn_blocking(|| store.close()).await.map_or(Ok(()), |closed| closed)

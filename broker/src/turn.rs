@@ -219,7 +219,7 @@ impl<'a> Turn<'a> {
 
     /// Publishes a message that was derived outside of a turn.
     pub fn publish_derived(&mut self, message: Arc<Message>) {
-        self.publish_outcomes([Outcome::Message(message)]);
+        self.publish_outcomes([Outcome::Message(message, Origins::default())]);
     }
 
     /// Publishes what came out of a graph outside of a turn.
@@ -232,33 +232,56 @@ impl<'a> Turn<'a> {
     fn settle(&mut self) {
         while let Some(outcome) = self.scratch.derived.pop_front() {
             match outcome {
-                Outcome::Message(message) => self.route_derived(&message),
+                Outcome::Message(message, origins) => {
+                    let taken = self.route_derived(&message);
+                    self.hold(taken, origins);
+                }
                 Outcome::Record(record) => self.write(record),
             }
         }
     }
 
-    fn route_derived(&mut self, message: &Arc<Message>) {
+    /// What a message was made of is done when the message is on disk, if it goes there.
+    fn hold(&self, taken: Taken, origins: Origins) {
+        if let Taken::Once(number) = taken
+            && !origins.is_none()
+            && let Some(persistence) = self.broker.persistence()
+        {
+            persistence.hold(number, origins);
+        }
+    }
+
+    fn route_derived(&mut self, message: &Arc<Message>) -> Taken {
         self.broker.metrics.derived.increment(1);
-        self.route(&mut Publication::of(message), None);
+        self.route(&mut Publication::of(message), None)
     }
 
     /// Publishes what a persisted graph has derived, and what is derived from that: all of it is one record of the log.
-    fn write(&mut self, Record { messages, events }: Record) {
+    fn write(&mut self, Record { messages, events, mut tickets }: Record) {
         self.record = Some(events);
-        messages.iter().for_each(|message| self.route_derived(message));
+        for message in &messages {
+            self.route_derived(message);
+        }
         while let Some(outcome) = self.scratch.derived.pop_front() {
             match outcome {
-                Outcome::Message(message) => self.route_derived(&message),
-                Outcome::Record(Record { messages, events }) => {
-                    self.record.get_or_insert_default().extend(events);
-                    messages.iter().for_each(|message| self.route_derived(message));
+                Outcome::Message(message, origins) => {
+                    self.route_derived(&message);
+                    tickets.extend((!origins.is_none()).then_some(origins));
+                }
+                Outcome::Record(more) => {
+                    self.record.get_or_insert_default().extend(more.events);
+                    for message in &more.messages {
+                        self.route_derived(message);
+                    }
+                    tickets.extend(more.tickets);
                 }
             }
         }
         let events = self.record.take().unwrap_or_default();
-        if let Some(persistence) = self.broker.persistence() {
-            persistence.write(events);
+        if let Some(persistence) = self.broker.persistence()
+            && let Some(number) = persistence.write(events)
+        {
+            tickets.into_iter().for_each(|held| persistence.hold(number, held));
         }
     }
 
@@ -268,6 +291,9 @@ impl<'a> Turn<'a> {
             // It is not up yet, and the message is in memory only.
             return self.broker.metrics.dropped(DropCause::QueueFull);
         };
+        if flow.refuses() {
+            return flow.count_busy();
+        }
         let arrival = Arrival { source: source.place(), message, origins: Origins::default() };
         let derived = &mut self.scratch.derived;
         let entered = flow.push(arrival, self.number, self.broker, &mut |outcome| derived.push_back(outcome));
@@ -324,6 +350,13 @@ impl<'a> Turn<'a> {
             // Nobody could be told: it is passed on like any other, and not kept.
             publication.retain = false;
         }
+        if publication.qos > QoS::AtMostOnce
+            && publication.hops == 0
+            && route.graphs.iter().any(|source| source.refuses())
+        {
+            broker.metrics.backpressure.increment(1);
+            return Taken::Refused(ReasonCode::QuotaExceeded);
+        }
         let mut wait = 0;
         let mut chosen = Vec::new();
         if route.persisted || publication.retain {
@@ -357,7 +390,7 @@ impl<'a> Turn<'a> {
         self.scratch.takers.clear();
         for service in &route.services {
             let derived = &mut self.scratch.derived;
-            let emit = &mut |message| derived.push_back(Outcome::Message(message));
+            let emit = &mut |message| derived.push_back(Outcome::Message(message, Origins::default()));
             service.0.answer(&publication.owned(), self.broker, emit);
         }
         let nobody = route.clients.is_empty()

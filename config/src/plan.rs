@@ -16,6 +16,7 @@ use crate::resource::secret::{ConfigMap, Secret};
 use crate::resource::{Resource, Settings, find};
 use crate::topic::{Template, TopicFilter};
 use processing_core::graph::{Arm, End, Start};
+use std::fmt;
 use std::sync::LazyLock;
 
 /// A graph that can run: sources, graphs and destinations, and how they are connected.
@@ -126,6 +127,32 @@ pub struct DestinationPlan<'a> {
     pub system: System<'a>,
     /// Format and schema of what is written to storage.
     pub output_schema: Option<&'a OutputSchema>,
+}
+
+/// What it reads, and of which endpoint when that is not this broker.
+impl fmt::Display for SourcePlan<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.data_sources.join(", "))?;
+        self.system.fmt(f)
+    }
+}
+
+/// Where it writes, and of which endpoint when that is not this broker.
+impl fmt::Display for DestinationPlan<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.data_destination)?;
+        self.system.fmt(f)
+    }
+}
+
+/// Nothing for this broker.
+impl fmt::Display for System<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local(_) => Ok(()),
+            Self::Remote(endpoint) => write!(f, " of {}", endpoint.id.name),
+        }
+    }
 }
 
 /// What exists without a file, by the name `default`.

@@ -21,12 +21,18 @@ pub struct Intake {
 
 /// An intake for `room` messages that are not yet taken, where they come out, and what stops it when it is set or dropped.
 pub fn intake(room: usize) -> (Intake, mpsc::Receiver<(Parcel, Ticket)>, watch::Sender<bool>) {
-    let (line, out) = mpsc::channel(room.max(1));
     let (stop, stopped) = watch::channel(false);
-    (Intake { line, stop: Arc::new(stopped) }, out, stop)
+    let (intake, out) = Intake::until(room, stopped);
+    (intake, out, stop)
 }
 
 impl Intake {
+    /// An intake that `stop` stops, like others.
+    pub fn until(room: usize, stop: watch::Receiver<bool>) -> (Self, mpsc::Receiver<(Parcel, Ticket)>) {
+        let (line, out) = mpsc::channel(room.max(1));
+        (Self { line, stop: Arc::new(stop) }, out)
+    }
+
     /// Hands a message in; waits while the data flow has no room for more.
     ///
     /// # Errors

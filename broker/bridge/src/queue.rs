@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use tokio::sync::{Notify, mpsc};
@@ -84,12 +84,14 @@ struct Level {
     bytes: AtomicUsize,
     messages: AtomicUsize,
     fell: Notify,
+    closed: AtomicBool,
 }
 
-/// The end that messages are put into. The queue is closed when the last of its clones is gone.
+/// The end that messages are put into. The queue is closed by [`Sender::close`], or when the last of its clones is gone.
 #[derive(Clone, Debug)]
 pub struct Sender {
-    line: mpsc::UnboundedSender<Shipment>,
+    /// Nothing stands for the end.
+    line: mpsc::UnboundedSender<Option<Shipment>>,
     level: Arc<Level>,
     limits: QueueLimits,
 }
@@ -97,13 +99,14 @@ pub struct Sender {
 /// The end that messages are taken from.
 #[derive(Debug)]
 pub struct Receiver {
-    line: mpsc::UnboundedReceiver<Shipment>,
+    line: mpsc::UnboundedReceiver<Option<Shipment>>,
+    ended: bool,
 }
 
 /// A queue in front of a remote system.
 pub fn queue(limits: QueueLimits) -> (Sender, Receiver) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    (Sender { line: sender, level: Arc::default(), limits }, Receiver { line: receiver })
+    (Sender { line: sender, level: Arc::default(), limits }, Receiver { line: receiver, ended: false })
 }
 
 impl Sender {
@@ -112,16 +115,38 @@ impl Sender {
     /// # Errors
     /// There is no room, or nobody at the other end.
     pub fn send(&self, parcel: Parcel, receipt: Receipt) -> Result<(), Full> {
+        match self.has_room() {
+            true => self.insist(parcel, receipt),
+            false => Err(Full(Box::new((parcel, receipt)))),
+        }
+    }
+
+    /// Puts a message in, also when there is no room. Never waits. For who looks for room before he makes more.
+    ///
+    /// # Errors
+    /// There is nobody at the other end.
+    pub fn insist(&self, parcel: Parcel, receipt: Receipt) -> Result<(), Full> {
         let bytes = parcel.size();
-        if !self.has_room() || self.line.is_closed() {
+        if self.line.is_closed() || self.level.closed.load(Ordering::Acquire) {
             return Err(Full(Box::new((parcel, receipt))));
         }
         self.level.bytes.fetch_add(bytes, Ordering::AcqRel);
         self.level.messages.fetch_add(1, Ordering::AcqRel);
         let room = Room { bytes, level: Arc::clone(&self.level) };
         let shipment = Shipment { parcel, queued: Instant::now(), _room: room, _receipt: receipt };
-        let back = |Shipment { parcel, _receipt, .. }| Full(Box::new((parcel, _receipt)));
-        self.line.send(shipment).map_err(|mpsc::error::SendError(shipment)| back(shipment))
+        match self.line.send(Some(shipment)) {
+            Ok(()) | Err(mpsc::error::SendError(None)) => Ok(()),
+            Err(mpsc::error::SendError(Some(Shipment { parcel, _receipt, .. }))) => {
+                Err(Full(Box::new((parcel, _receipt))))
+            }
+        }
+    }
+
+    /// Nothing more is put in; what is in there may still be taken.
+    pub fn close(&self) {
+        if !self.level.closed.swap(true, Ordering::AcqRel) {
+            let _ = self.line.send(None);
+        }
     }
 
     /// Whether another message would be taken now.
@@ -153,17 +178,33 @@ impl Sender {
 impl Receiver {
     /// The next message; nothing when the queue is closed and empty. Nothing is lost when this is dropped while it waits.
     pub async fn next(&mut self) -> Option<Shipment> {
-        self.line.recv().await
+        if self.ended {
+            return None;
+        }
+        let next = self.line.recv().await.flatten();
+        self.ended = next.is_none();
+        next
     }
 
     /// Waits for a message and takes what else there is, up to `max` in all. How many; 0 when the queue is closed and empty.
     pub async fn next_many(&mut self, into: &mut Vec<Shipment>, max: usize) -> usize {
-        self.line.recv_many(into, max).await
+        let before = into.len();
+        into.extend(self.next().await);
+        while into.len() > before && into.len() - before < max {
+            let Some(more) = self.try_next() else { break };
+            into.push(more);
+        }
+        into.len() - before
     }
 
     /// A message that is there.
     pub fn try_next(&mut self) -> Option<Shipment> {
-        self.line.try_recv().ok()
+        if self.ended {
+            return None;
+        }
+        let next = self.line.try_recv().ok()?;
+        self.ended = next.is_none();
+        next
     }
 }
 
@@ -188,8 +229,11 @@ mod tests {
         assert!((sender.bytes(), sender.messages(), Arc::strong_count(&kept)) == (0, 0, 1));
         sender.delivered().await;
         sender.send(parcel(1), Receipt::none()).unwrap();
-        drop(sender);
-        assert!(receiver.next().await.is_some() && receiver.next().await.is_none());
+        let other = sender.clone();
+        other.close();
+        assert!(sender.send(parcel(1), Receipt::none()).is_err());
+        let mut rest = Vec::new();
+        assert_eq!((receiver.next_many(&mut rest, 9).await, receiver.next_many(&mut rest, 9).await), (1, 0));
     }
 
     #[test]

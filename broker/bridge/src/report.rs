@@ -184,6 +184,8 @@ pub fn describe_metrics() {
         "Messages that a remote system has for certain (success true), or never can have (false)."
     );
     describe_gauge!("forebay_bridge_connected", "Whether a remote system can be reached: 1 or 0.");
+    describe_gauge!("forebay_bridge_queue_messages", "Messages that wait in memory for remote systems.");
+    describe_gauge!("forebay_bridge_queue_bytes", "What they take in memory, bytes.");
     describe_histogram!(
         "aio_dataflow_upload_latency",
         "Milliseconds from when a message left its graph until the remote system had it for certain."

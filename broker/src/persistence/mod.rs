@@ -7,7 +7,7 @@
 mod form;
 mod policy;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -30,6 +30,7 @@ use tokio::sync::watch;
 use crate::client::Client;
 use crate::clock;
 use crate::pipeline::cursor::Cursor;
+use crate::pipeline::origin::Origins;
 
 pub use form::{from_wall, message_of, options_bytes, options_of, qos, stored, to_wall};
 pub use policy::Policy;
@@ -114,6 +115,8 @@ pub struct Persistence {
     later: Mutex<HashMap<u64, Vec<Arc<Message>>>>,
     /// Places of graphs, by their sessions.
     cursors: Mutex<HashMap<u64, Arc<Cursor>>>,
+    /// What messages were made of that are on their way to disk, by the number of their record.
+    held: Mutex<BTreeMap<u64, Vec<Origins>>>,
     /// What was in the store when the clock was last written down.
     clock_noted: AtomicU64,
     lost: Counter,
@@ -150,6 +153,7 @@ impl Persistence {
             clock_noted: AtomicU64::new(restored),
             later: Mutex::default(),
             cursors: Mutex::default(),
+            held: Mutex::default(),
             lost: counter!("forebay_store_messages_unreadable_total"),
             jobs: jobs.clone(),
             store,
@@ -209,11 +213,37 @@ impl Persistence {
 
     /// Has written what a graph derived and what is done by that: all at once, and not to be given up. Somebody waits when a
     /// message is among it.
-    pub fn write(&self, events: Vec<Event>) {
+    /// The number to wait for, unless it is not written: what went into it is still there then, and comes again.
+    pub fn write(&self, events: Vec<Event>) -> Option<u64> {
         let urgent = events.iter().any(|event| matches!(event, Event::Stored { .. }));
-        if let Err(error) = self.store.append(events, OnFailure::Insist, urgent, 0) {
-            // What went into it is still there, and comes again.
-            tracing::error!("what a graph derived is not written down: {error}");
+        let written = self.store.append(events, OnFailure::Insist, urgent, 0);
+        let lsn =
+            written.inspect_err(|error| tracing::error!("what a graph derived is not written down: {error}"));
+        lsn.map(|Lsn(number)| number).ok()
+    }
+
+    /// Holds what a message was made of until the record of this number is written.
+    pub fn hold(&self, number: u64, origins: Origins) {
+        let mut held = self.held.lock();
+        if self.told() < number {
+            held.entry(number).or_default().push(origins);
+        }
+    }
+
+    /// Lets go of what waited for records that are written.
+    pub fn release(&self) {
+        let mut held = self.held.lock();
+        if held.is_empty() {
+            return;
+        }
+        let later = held.split_off(&(self.told() + 1));
+        let over = std::mem::replace(&mut *held, later);
+        drop(held);
+        for (number, origins) in over {
+            if self.is_refused(number) {
+                // It must not count as done: it comes again from where it came.
+                std::mem::forget(origins);
+            }
         }
     }
 

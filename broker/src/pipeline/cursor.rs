@@ -72,6 +72,8 @@ pub struct Record {
     pub messages: Vec<Arc<Message>>,
     /// What is done thereby.
     pub events: Vec<Event>,
+    /// Messages of remote systems that are done with when it is written.
+    pub tickets: Vec<Origins>,
 }
 
 /// An entry of the log that goes into the graph.
@@ -171,7 +173,7 @@ impl Cursor {
         if entry.number <= place.here || place.behind.is_some() {
             return None;
         }
-        let ready = |flow: &Arc<Dataflow>| room && flow.backlog() < BACKLOG_HIGH;
+        let ready = |flow: &Arc<Dataflow>| room && flow.backlog() < BACKLOG_HIGH && !flow.is_full();
         let Some(flow) = place.flow.upgrade().filter(ready) else {
             place.behind = Some(entry.number);
             return None;
@@ -192,7 +194,8 @@ impl Cursor {
     /// Whether entries wait in the log only, and there is room for some of them.
     pub fn wants_more(&self) -> bool {
         let place = self.place.lock();
-        place.behind.is_some() && place.flow.upgrade().is_some_and(|flow| flow.backlog() < BACKLOG_LOW)
+        let has_room = |flow: Arc<Dataflow>| flow.backlog() < BACKLOG_LOW && !flow.is_full();
+        place.behind.is_some() && place.flow.upgrade().is_some_and(has_room)
     }
 
     /// Whether it is the first to ask that more be loaded.
@@ -240,6 +243,8 @@ impl Cursor {
 
     /// What a step of the graph changes, that derived these messages; nothing when it changes nothing.
     pub fn record(&self, derived: Vec<(Arc<Message>, Origins)>) -> Option<Record> {
+        let tickets =
+            derived.iter().map(|(_, origins)| origins.tickets()).filter(|it| !it.is_none()).collect();
         let told: Vec<(Arc<Message>, Vec<u64>, String)> = derived
             .into_iter()
             .map(|(message, origins)| (message, origins.numbers(), origins.next_identity()))
@@ -248,7 +253,7 @@ impl Cursor {
         if told.is_empty() && finished.is_empty() {
             return None;
         }
-        let mut record = Record::default();
+        let mut record = Record { tickets, ..Record::default() };
         let mut known = self.derived.lock();
         for (message, numbers, identity) in told {
             if known.pending.contains_key(&identity) {

@@ -3,11 +3,14 @@
 //! A graph is one more subscriber. Its messages are run through it by whoever brings them, so that nothing
 //! crosses a thread; when somebody is in the graph already, they are left with him. Who is in a graph stays until what he
 //! derived is published, so that nobody overtakes him. What waits inside a graph for its time goes on by a timer of its
-//! own. A persisted graph takes its messages from the log ([`cursor`]).
+//! own. A persisted graph takes its messages from the log ([`cursor`]). Remote systems are at the other end of [`bridges`].
 
+pub mod bridges;
 pub mod cursor;
+mod exit;
 pub mod origin;
 mod out;
+mod parcel;
 mod report;
 pub mod restore;
 mod running;
@@ -27,7 +30,9 @@ use processing::runtime::GraphRuntime;
 use processing_core::item::MessageSchema;
 use tokio::sync::Notify;
 
+use self::bridges::Bridges;
 use self::cursor::{Cursor, Record};
+pub use self::exit::Exit;
 use self::origin::Origins;
 use self::out::{Failed, Out};
 use self::report::{Metrics, Warnings};
@@ -69,6 +74,10 @@ pub struct Dataflow {
     inbox: Mutex<VecDeque<Arrival>>,
     /// Its place in the log, when its messages are persisted.
     cursor: Option<Arc<Cursor>>,
+    /// What leads to and from remote systems.
+    pub bridges: Bridges,
+    /// Something was delivered to a remote system: what that was made of may be done.
+    delivered: AtomicBool,
     /// Calls took longer than the inline budget: the graph runs on a thread of its own.
     offloaded: AtomicBool,
     /// Wakes that thread.
@@ -100,8 +109,8 @@ pub struct Arrival {
 
 /// What comes out of a graph.
 pub enum Outcome {
-    /// A message to be published.
-    Message(Arc<Message>),
+    /// A message to be published, and what is done when that is on disk, if it goes there.
+    Message(Arc<Message>, Origins),
     /// What is to be published and written down, all at once.
     Record(Record),
 }
@@ -157,6 +166,11 @@ impl Source {
     pub fn flow(&self) -> Option<&Arc<Dataflow>> {
         self.flow.get()
     }
+
+    /// No message is to be brought, for there is no room for what it would become.
+    pub fn refuses(&self) -> bool {
+        self.flow.get().is_some_and(|flow| flow.refuses())
+    }
 }
 
 /// What a flow is made with.
@@ -167,8 +181,10 @@ pub struct Parts<'a> {
     pub graph: GraphRuntime<Carry>,
     /// The reference of the schema of what comes in, by source.
     pub schemas: Vec<Option<&'a str>>,
-    /// The topics of its sinks.
-    pub destinations: Vec<config::Template>,
+    /// Where its sinks lead to.
+    pub exits: Vec<Exit>,
+    /// What leads to and from remote systems.
+    pub bridges: Bridges,
     /// What comes in is to come in order.
     pub order: Option<Order>,
     /// Where messages go that cannot be processed.
@@ -184,8 +200,8 @@ pub struct Parts<'a> {
 impl Dataflow {
     /// A flow that is ready to run. When something may wait in it, [`Dataflow::keep_time`] must run beside it.
     pub fn new(parts: Parts<'_>, broker: &Arc<Broker>) -> Arc<Self> {
-        let Parts { name, mut graph, schemas, destinations, order, dead_letter_topic, .. } = parts;
-        let Parts { inline_budget, remark, cursor, .. } = parts;
+        let Parts { name, mut graph, schemas, exits, order, dead_letter_topic, .. } = parts;
+        let Parts { inline_budget, remark, cursor, bridges, .. } = parts;
         let sorting =
             |order: Order| Reorder::new(order.max_lateness_ms, broker_core::reorder::Limits::default());
         let operations = Operations::new(name, graph.engine());
@@ -196,7 +212,7 @@ impl Dataflow {
             sorting: order.map(|order| schemas.iter().map(|_| sorting(order)).collect()),
             schemas: schemas.into_iter().map(|schema| schema.map(reference)).collect(),
             graph,
-            destinations,
+            exits,
             dead_letter_topic,
             fast: 1,
             measured: 0,
@@ -209,6 +225,8 @@ impl Dataflow {
             owner: AtomicU64::new(0),
             inbox: Mutex::default(),
             cursor,
+            bridges,
+            delivered: AtomicBool::new(false),
             offloaded: AtomicBool::new(false),
             work: Condvar::new(),
             due_ms: AtomicU64::new(NEVER),
@@ -456,7 +474,7 @@ impl Dataflow {
     /// how long it has waited there.
     fn time(&self, message: &Message, origins: &Origins, wall: Millis) -> Millis {
         let Some(cursor) = &self.cursor else { return wall };
-        if origins.is_none() {
+        if !origins.is_logged() {
             return Millis(cursor.time_ms(wall.0, self.backlog()));
         }
         let arrived_ms = cursor::arrived_ms(message).min(wall.0);
@@ -466,6 +484,7 @@ impl Dataflow {
 
     /// What waits inside and is due goes on.
     fn tick(&self, running: &mut Running, broker: &Broker, emit: Emit<'_>) {
+        self.delivered.store(false, Ordering::Release);
         let (wall, begun) = (clock::wall(), Instant::now());
         let time = self.cursor.as_ref().map_or(wall, |it| Millis(it.time_ms(wall.0, self.backlog())));
         running.release(broker, time);
@@ -491,21 +510,25 @@ impl Dataflow {
 
     /// Makes messages of what came out of the graph.
     fn hand_out(&self, running: &mut Running, broker: &Broker, wall: Millis, emit: Emit<'_>) {
-        let Running { graph, destinations, out, dead_letter_topic, .. } = running;
+        let Running { graph, exits, out, dead_letter_topic, .. } = running;
         // What was derived from entries of the log, which are done by that.
         let mut kept: Vec<(Arc<Message>, Origins)> = Vec::new();
-        let mut tell = |message: Message, origins: &Origins| match origins.is_none() {
-            true => emit(Outcome::Message(Arc::new(message))),
-            false => kept.push((Arc::new(message), origins.clone())),
+        let mut tell = |message: Message, origins: &Origins| match origins.is_logged() {
+            false => emit(Outcome::Message(Arc::new(message), origins.clone())),
+            true => kept.push((Arc::new(message), origins.clone())),
         };
         for (sink, item) in out.items.drain(..) {
             let carry = item.carry.clone();
-            let Some(destination) = destinations.get(sink) else { continue };
-            match translate::message(item, destination, broker, wall) {
+            let Some(exit) = exits.get(sink) else { continue };
+            match translate::message(item, &exit.topic, broker, wall) {
                 Ok(derived) => {
                     self.metrics.sent.iter().for_each(|counter| counter.increment(1));
                     self.metrics.sent_bytes.increment(derived.payload().len() as u64);
-                    tell(derived, &carry.origins);
+                    match &exit.queue {
+                        None => tell(derived, &carry.origins),
+                        Some(queue) if exit::ship(queue, &derived, &carry.origins) => {}
+                        Some(_) => self.metrics.busy.increment(1),
+                    }
                 }
                 Err(refused) => out.failed.push(Failed::of(carry, &refused)),
             }
@@ -575,8 +598,47 @@ impl Dataflow {
 
     /// How long until something inside is due; `None` when nothing waits.
     fn until_due(&self) -> Option<Duration> {
+        if self.delivered.load(Ordering::Acquire) {
+            return Some(Duration::ZERO);
+        }
         let due_ms = self.due_ms.load(Ordering::Acquire);
         (due_ms != NEVER).then(|| Duration::from_millis(due_ms.saturating_sub(clock::wall().0)))
+    }
+
+    /// Something was delivered to a remote system: what that was made of is to be written off, and there is room for more.
+    pub fn hear_of_delivery(&self) {
+        if self.cursor.is_some() && !self.delivered.swap(true, Ordering::AcqRel) {
+            self.earlier.notify_one();
+            if self.is_offloaded() {
+                self.work.notify_one();
+            }
+        }
+    }
+
+    /// A remote system has so much waiting for it that no more is to be made.
+    pub fn is_full(&self) -> bool {
+        self.bridges.is_full()
+    }
+
+    /// A message that it would take in memory only is not to be taken: there is no room for what it would become.
+    pub fn refuses(&self) -> bool {
+        self.cursor.is_none() && self.is_full()
+    }
+
+    /// A message of a remote system that is none that a graph can take.
+    pub fn refuse(&self, topic: &str, refused: &translate::Refused) {
+        self.metrics.errors.increment(1);
+        let reason = refused.reason();
+        counter!("aio_dataflow_errors", "dataflow_id" => self.name.to_string(), "reason" => reason)
+            .increment(1);
+        if self.warnings.lock().one_more(&self.name) {
+            tracing::warn!(graph = %self.name, topic, "a message is dropped: {refused}");
+        }
+    }
+
+    /// A message is dropped for want of room.
+    pub fn count_busy(&self) {
+        self.metrics.busy.increment(1);
     }
 
     /// The last crash of an operator, while it is news.
@@ -611,6 +673,7 @@ impl Dataflow {
                     let mut turn = Turn::begin(&broker, clock::monotonic());
                     let passed = turn.pass_time(&self);
                     turn.finish();
+                    self.feed(&broker);
                     if !passed {
                         tokio::time::sleep(BUSY_WAIT).await;
                     }

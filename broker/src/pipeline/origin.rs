@@ -1,28 +1,44 @@
-//! Which entries of the log an item was made of: an entry is done when nothing in the graph is made of it any more.
+//! What an item was made of: entries of the log and messages of remote systems. Each is done when nothing in the graph, or on its
+//! way to a remote system, is made of it any more.
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use bridge::Ticket;
 use parking_lot::Mutex;
 use processing_core::time::Time;
 
 /// Numbers of entries that nothing in the graph is made of any more.
 pub type Finished = Arc<Mutex<Vec<u64>>>;
 
-/// An entry of the log that is in the graph. When the last item that was made of it is gone, it is finished.
-struct Entry {
-    number: u64,
-    finished: Finished,
+/// Something that is in the graph and that somebody wants to hear the end of. When the last item that was made of it is gone,
+/// it is finished.
+enum Entry {
+    /// An entry of the log.
+    Logged { number: u64, finished: Finished },
+    /// A message of a remote system.
+    Remote { _ticket: Ticket },
+}
+
+impl Entry {
+    fn number(&self) -> Option<u64> {
+        match self {
+            Self::Logged { number, .. } => Some(*number),
+            Self::Remote { .. } => None,
+        }
+    }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.finished.lock().push(self.number);
+        if let Self::Logged { number, finished } = self {
+            finished.lock().push(*number);
+        }
     }
 }
 
-/// The entries that an item was made of; none for what is in memory only.
+/// What an item was made of; nothing for what is in memory only.
 #[derive(Clone, Default)]
 pub struct Origins(Option<Arc<Made>>);
 
@@ -43,23 +59,46 @@ impl Made {
 impl Origins {
     /// The entry of this number enters a graph.
     pub fn entry(number: u64, finished: &Finished) -> Self {
-        let entry = Entry { number, finished: Arc::clone(finished) };
+        Self::one(Entry::Logged { number, finished: Arc::clone(finished) })
+    }
+
+    /// The message of a remote system that has this ticket enters a graph.
+    pub fn remote(ticket: Ticket) -> Self {
+        Self::one(Entry::Remote { _ticket: ticket })
+    }
+
+    fn one(entry: Entry) -> Self {
         Self(Some(Arc::new(Made::of(vec![Arc::new(entry)]))))
     }
 
-    /// Nothing of it is in the log.
+    /// Nobody wants to hear the end of it: it is in memory only.
     pub fn is_none(&self) -> bool {
         self.0.is_none()
     }
 
+    /// Something of it is in the log.
+    pub fn is_logged(&self) -> bool {
+        self.first().is_some()
+    }
+
     /// The number of the entry, or of the first of several.
     pub fn first(&self) -> Option<u64> {
-        self.0.as_ref()?.of.first().map(|entry| entry.number)
+        self.entries().find_map(|entry| entry.number())
     }
 
     /// The numbers of the entries.
     pub fn numbers(&self) -> Vec<u64> {
-        self.0.iter().flat_map(|made| &made.of).map(|entry| entry.number).collect()
+        self.entries().filter_map(|entry| entry.number()).collect()
+    }
+
+    fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.0.iter().flat_map(|made| &made.of)
+    }
+
+    /// Only what is of remote systems; nothing when nothing is.
+    pub fn tickets(&self) -> Self {
+        let tickets: Vec<_> = self.entries().filter(|entry| entry.number().is_none()).cloned().collect();
+        if tickets.is_empty() { Self(None) } else { Self(Some(Arc::new(Made::of(tickets)))) }
     }
 
     /// Stands for another item, too.
@@ -92,11 +131,11 @@ impl Origins {
     pub fn next_identity(&self) -> String {
         let Some(made) = &self.0 else { return String::new() };
         let count = made.derived.fetch_add(1, Ordering::Relaxed);
-        match (&made.window, made.of.first()) {
+        match (&made.window, self.first()) {
             (Some((operation, Time { secs, nanos, counter })), _) => {
                 format!("{operation}@{secs}.{nanos:09}:{counter}/{count}")
             }
-            (None, Some(entry)) => format!("#{}/{count}", entry.number),
+            (None, Some(number)) => format!("#{number}/{count}"),
             (None, None) => String::new(),
         }
     }
@@ -110,6 +149,8 @@ impl fmt::Debug for Origins {
 
 #[cfg(test)]
 mod tests {
+    use bridge::Tickets;
+
     use super::*;
 
     const TIME: Time = Time { secs: 10, nanos: 0, counter: 0 };
@@ -130,6 +171,20 @@ mod tests {
         assert_eq!(taken(&finished), [2]);
         drop(other_way);
         assert_eq!(taken(&finished), [1]);
+    }
+
+    #[test]
+    fn a_message_of_a_remote_system_is_done_with_when_its_last_item_is_gone() {
+        let (finished, tickets) = (Finished::default(), Tickets::new());
+        let mut window = Origins::remote(tickets.issue(7));
+        assert!(!window.is_none() && !window.is_logged() && window.numbers().is_empty());
+        window.combine(Origins::entry(1, &finished));
+        let held = window.tickets();
+        assert_eq!((window.first(), held.first()), (Some(1), None));
+        drop(window);
+        assert_eq!((taken(&finished), tickets.take()), (vec![1], vec![]));
+        drop(held);
+        assert_eq!(tickets.take(), [7]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use broker_core::reorder::{Late, Reorder};
 use processing::runtime::GraphRuntime;
 use processing_core::item::MessageSchema;
 
+use super::Exit;
 use super::origin::Origins;
 use super::out::Out;
 use crate::broker::Broker;
@@ -24,7 +25,7 @@ pub(super) struct Running {
     pub(super) schemas: Vec<Option<MessageSchema>>,
     /// What comes in by a source waits here for its turn, when it is to come in order.
     pub(super) sorting: Option<Vec<Sorting>>,
-    pub(super) destinations: Vec<config::Template>,
+    pub(super) exits: Vec<Exit>,
     pub(super) dead_letter_topic: Option<String>,
     /// Fast messages in a row, while offloaded.
     pub(super) fast: u32,

@@ -93,6 +93,8 @@ pub struct Settings {
     pub late_messages: Option<LateMessages>,
     /// `forebay.dev/dead-letter-topic` of a graph: where messages go that cannot be processed.
     pub dead_letter_topic: Option<String>,
+    /// `forebay.dev/bridge-queue-limit` of a graph: how much may wait in memory for each of its remote systems, in bytes.
+    pub bridge_queue_limit: Option<u64>,
     /// `forebay.dev/plain-http` of a registry: HTTP without TLS, also off loopback.
     pub plain_http: bool,
     /// `forebay.dev/schema` of a ConfigMap: its one entry is the document of the schema of this name,
@@ -190,6 +192,7 @@ const OWN: &[(&str, &[&str])] = &[
             "forebay.dev/max-lateness",
             "forebay.dev/late-messages",
             "forebay.dev/dead-letter-topic",
+            "forebay.dev/bridge-queue-limit",
         ],
     ),
     ("RegistryEndpoint", &["forebay.dev/plain-http"]),
@@ -435,6 +438,7 @@ fn apply(key: &str, text: &str, settings: &mut Settings) -> Result<(), String> {
             check_topic(text)?;
             settings.dead_letter_topic = Some(text.to_owned());
         }
+        "bridge-queue-limit" => settings.bridge_queue_limit = some(parse_bytes(text)?, u64::MAX)?,
         "schema" => settings.schema = Some(text.to_owned()),
         "directory" => settings.directory = Some(path(text)?),
         "address" => {
