@@ -23,6 +23,7 @@ use crate::client::{Arrival, Client};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::ordered::Ordered;
+use crate::persistence::asking::{self, Asking};
 use crate::persistence::{self, Persistence, Policy};
 use crate::pipeline::Source;
 use crate::pipeline::cursor::Cursor;
@@ -138,6 +139,11 @@ impl Broker {
         self.persistence.get().map(|persistence| &**persistence)
     }
 
+    /// How clients ask for persistence, granted or not.
+    pub fn asking(&self) -> &Asking {
+        self.persistence().map_or(&*asking::USUAL, |persistence| &persistence.policy.asking)
+    }
+
     /// The same, to be held on to.
     pub fn shared_persistence(&self) -> Option<&Arc<Persistence>> {
         self.persistence.get()
@@ -185,7 +191,7 @@ impl Broker {
     pub fn persists_retained(&self, publication: &Publication<'_>, persistence: &Persistence) -> bool {
         let asked = || {
             let properties = PublishProperties::parse(publication.forward.properties, Role::Client);
-            properties.is_ok_and(|properties| persistence::asked(properties.user_properties()))
+            properties.is_ok_and(|properties| self.asking().asked(properties.user_properties()))
         };
         let topic = publication.topic();
         persistence.policy.retained(topic, asked) || persistence.retains(topic)

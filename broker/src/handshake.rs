@@ -22,7 +22,7 @@ use crate::limits::Limits;
 use crate::listener::Port;
 use crate::reauthentication::Login;
 use crate::transport::Transport;
-use crate::{clock, metrics, persistence};
+use crate::{clock, metrics};
 
 /// Seconds a 3.1 or 3.1.1 session without clean session outlives its connection, where nothing is
 /// configured: for ever, as the standard has it.
@@ -244,7 +244,7 @@ impl Entrance<'_> {
                 },
                 // [MQTT-3.1.2-22]
                 silence_ms_max: u64::from(keep_alive) * 1500,
-                persist: v5 && persistence::asked(properties.user_properties()),
+                persist: v5 && broker.asking().asked(properties.user_properties()),
             },
             now,
         );
@@ -256,8 +256,7 @@ impl Entrance<'_> {
             broker.close(&opened.client, opened.number, now, false);
             return Err(reason);
         }
-        let connack =
-            connack(connect, &opened, &broker.limits, (expiry != asked).then_some(expiry), keep_alive_set);
+        let connack = connack(connect, &opened, broker, (expiry != asked).then_some(expiry), keep_alive_set);
         self.begin(connect, &opened, &connack, access.as_deref(), now)?;
         if let Some(persistence) = broker.persistence() {
             persistence.fill(&opened.client);
@@ -348,10 +347,11 @@ fn keep_alive(connect: &Connect<'_>, limits: &Limits) -> (u16, Option<u16>) {
 fn connack(
     connect: &Connect<'_>,
     opened: &Opened,
-    limits: &Limits,
+    broker: &Broker,
     expiry: Option<u32>,
     keep_alive: Option<u16>,
 ) -> Vec<u8> {
+    let limits = &broker.limits;
     let client = opened.client.id_text();
     let mut said = PropertiesBuilder::new();
     let mut more = PropertiesBuilder::new();
@@ -372,8 +372,8 @@ fn connack(
         if connect.properties.request_response_information() == Some(true) {
             respond_below(client, &mut more); // only where it was asked for [MQTT-3.1.2-28]
         }
-        if persistence::asked(connect.properties.user_properties()) {
-            persistence::granted(opened.persisted, &mut more);
+        if broker.asking().asked(connect.properties.user_properties()) {
+            broker.asking().granted(opened.persisted, &mut more);
         }
     }
     let mut bytes = Vec::new();

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use broker_core::durable::Durable;
 use broker_core::message::Publication;
 use broker_core::packet::{
-    self, PINGRESP, Packet, PacketId, PacketType, Properties, PropertiesBuilder, Property, Publish, QoS,
-    ReasonCode, RetainHandling, SubAck, Subscribe, Subscription, UnsubAck, Unsubscribe, Version,
+    self, PINGRESP, Packet, PacketId, PacketType, Properties, PropertiesBuilder, Property, PubAck, Publish,
+    QoS, ReasonCode, RetainHandling, SubAck, Subscribe, Subscription, UnsubAck, Unsubscribe, Version,
 };
 use broker_core::reorder::Order;
 use broker_core::router::Options;
@@ -121,6 +121,10 @@ impl Inbound {
             }
             return Ok(());
         };
+        let grant = match publish.retain {
+            true => retained_grant(properties, topic, turn),
+            false => None,
+        };
         if publish.qos == QoS::AtLeastOnce {
             if turn.broker().persistence().is_some() {
                 peer.has_room(turn)?; // otherwise each is answered before the next is read
@@ -129,7 +133,7 @@ impl Inbound {
                 None => turn.publish(&mut publication),
                 Some(refusal) => refusal.taken(peer.version, turn),
             };
-            return peer.acknowledge(turn, PacketType::PubAck, id, taken);
+            return peer.acknowledge(turn, PacketType::PubAck, id, taken, grant);
         }
         let taken = match peer.begin_qos2(id, turn)? {
             Begun::New { durable } => {
@@ -143,7 +147,7 @@ impl Inbound {
             }
             Begun::Again(number) => Taken::Once(number),
         };
-        peer.acknowledge(turn, PacketType::PubRec, id, taken)
+        peer.acknowledge(turn, PacketType::PubRec, id, taken, grant)
     }
 }
 
@@ -184,12 +188,49 @@ fn refusal(topic: &str, properties: &packet::PublishProperties<'_>, turn: &Turn<
     (broker.is_pressed() && !passes()).then_some(Refusal::Pressed)
 }
 
+/// Whether the retained message of a topic is persisted; nothing when its publisher does not ask for that. What takes the
+/// place of a persisted one is persisted in any case.
+fn retained_grant(properties: &packet::PublishProperties<'_>, topic: &str, turn: &Turn<'_>) -> Option<bool> {
+    let broker = turn.broker();
+    let asked = properties.user_properties_count > 0 && broker.asking().asked(properties.user_properties());
+    let granted =
+        || broker.persistence().is_some_and(|it| it.policy.retained(topic, || true) || it.retains(topic));
+    asked.then(granted)
+}
+
 /// More user properties than the broker takes in one packet.
 fn too_many_user_properties() -> End {
     crate::metrics::packet_refused("user-properties");
     End::Refused {
         reason: ReasonCode::QuotaExceeded,
         what: "a packet has more user properties than the broker takes",
+    }
+}
+
+/// PUBACK or PUBREC that says whether a retained message is persisted.
+fn acknowledgement(
+    kind: PacketType,
+    id: PacketId,
+    reason: ReasonCode,
+    persisted: bool,
+    turn: &Turn<'_>,
+) -> Answer {
+    let encode = |reason, properties: Properties<'_>| {
+        let mut bytes = Vec::new();
+        // Neither can be too long.
+        let _ = match kind {
+            PacketType::PubAck => {
+                PubAck { packet_id: id, reason, properties }.encode(Version::V5, &mut bytes)
+            }
+            _ => packet::PubRec { packet_id: id, reason, properties }.encode(Version::V5, &mut bytes),
+        };
+        bytes.into_boxed_slice()
+    };
+    let mut said = PropertiesBuilder::new();
+    turn.broker().asking().granted(persisted, &mut said);
+    Answer::Packet {
+        written: encode(reason, said.properties()),
+        refused: encode(ReasonCode::UnspecifiedError, Properties::EMPTY),
     }
 }
 
@@ -304,6 +345,7 @@ impl Peer {
         kind: PacketType,
         id: PacketId,
         taken: Taken,
+        grant: Option<bool>,
     ) -> Result<(), End> {
         let (reason, wait) = match taken {
             Taken::Now => (ReasonCode::Success, 0),
@@ -316,7 +358,11 @@ impl Peer {
         if state.own(self.number).is_none() {
             return Err(End::TakenOver);
         }
-        state.answer(wait, Answer::Ack { kind, id, reason }, turn.broker().persistence());
+        let answer = match grant.filter(|_| self.version.is_v5() && !reason.is_error()) {
+            Some(persisted) => acknowledgement(kind, id, reason, persisted, turn),
+            None => Answer::Ack { kind, id, reason },
+        };
+        state.answer(wait, answer, turn.broker().persistence());
         turn.count_answer();
         turn.touch(&self.client, state);
         Ok(())
@@ -379,7 +425,8 @@ impl Peer {
         if let Some(order) = order {
             ordered::granted(order, &mut said);
         }
-        let asked = persistence::asked(subscribe.properties.user_properties());
+        let asking = turn.broker().asking();
+        let asked = asking.asked(subscribe.properties.user_properties());
         let grant = match self.persist_subscriptions(subscribe, asked && order.is_none(), turn) {
             Ok(grant) => grant,
             Err(reason) => {
@@ -388,7 +435,7 @@ impl Peer {
             }
         };
         if asked {
-            persistence::granted(grant.persisted, &mut said);
+            asking.granted(grant.persisted, &mut said);
         }
         let identifier = subscribe.properties.subscription_identifier();
         let mut codes = Vec::new();

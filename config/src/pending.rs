@@ -140,13 +140,6 @@ static PENDING: &[Pending] = &[
     row(BROKER, &["spec", "persistence", "encryption"], Set, Ignored, "what is on disk is not encrypted"),
     row(
         BROKER,
-        &["spec", "persistence", "dynamicSettings"],
-        Set,
-        Ignored,
-        "clients ask with aio-persistence = true",
-    ),
-    row(
-        BROKER,
         &["spec", "persistence", "subscriberQueue", "subscriberQueueSettings", "topics"],
         Set,
         Ignored,

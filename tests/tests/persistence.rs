@@ -238,6 +238,52 @@ fn retained_messages_that_ask_for_it_are_there_after_a_kill() {
     assert_eq!(seen(&serve(data.path())), kept);
 }
 
+/// What PUBACK or PUBREC says of persistence.
+fn answered(client: &mut Client, topic: &str, qos: u8, properties: &[u8]) -> Option<String> {
+    client.send(&client.publish_bytes(topic, qos, true, properties, b"x"));
+    let answer = client.expect(if qos == 1 { PUBACK } else { PUBREC });
+    if qos == 2 {
+        client.acknowledge(PUBREL, 9);
+        client.expect(PUBCOMP);
+    }
+    // Packet identifier, reason, length of the properties.
+    let said = user_properties(answer.body.get(4..).unwrap_or_default());
+    said.into_iter().find(|(key, _)| key.ends_with("ersistence")).map(|(_, value)| value)
+}
+
+#[test]
+fn who_asks_for_a_retained_message_to_be_persisted_is_told_whether_it_is() {
+    let data = TempDir::new().unwrap();
+    let broker = serve(data.path());
+    let mut client = Client::connect(broker.addr, &Connect::v5("c"));
+    assert_eq!(answered(&mut client, "r/1", 1, &asks()).as_deref(), Some("true"));
+    assert_eq!(answered(&mut client, "r/2", 2, &asks()).as_deref(), Some("true"));
+    assert_eq!(answered(&mut client, "r/1", 1, &[]), None);
+    assert_eq!(answered(&mut client, "r/1", 1, &user_property("aio-persistence", "false")), None);
+    // Retained messages are not to be persisted, whoever asks.
+    let resource = data.path().join("broker.yaml");
+    let yaml = "apiVersion: mqttbroker.iotoperations.azure.com/v1\nkind: Broker\nmetadata:\n  name: default\nspec:\n  persistence:\n    \
+         maxSize: 1GiB\n    retain: {mode: None}\n";
+    std::fs::write(&resource, yaml).unwrap();
+    let memory = Serve::new().data_dir(data.path().join("other")).file(resource).start();
+    let mut client = Client::connect(memory.addr, &Connect::v5("c"));
+    assert_eq!(answered(&mut client, "r/1", 1, &asks()).as_deref(), Some("false"));
+}
+
+#[test]
+fn the_property_that_asks_is_the_one_that_the_broker_resource_says() {
+    let data = TempDir::new().unwrap();
+    let resource = data.path().join("broker.yaml");
+    let yaml = "apiVersion: mqttbroker.iotoperations.azure.com/v1\nkind: Broker\nmetadata:\n  name: default\nspec:\n  persistence:\n    \
+         maxSize: 1GiB\n    dynamicSettings: {userPropertyKey: persistence, userPropertyValue: please}\n";
+    std::fs::write(&resource, yaml).unwrap();
+    let broker = Serve::new().data_dir(data.path().join("data")).file(resource).start();
+    let mut client = Client::connect(broker.addr, &Connect::v5("c"));
+    assert_eq!(answered(&mut client, "r/1", 1, &asks()), None);
+    let asks = user_property("persistence", "please");
+    assert_eq!(answered(&mut client, "r/1", 1, &asks).as_deref(), Some("true"));
+}
+
 #[test]
 fn a_will_that_was_not_due_is_published_after_a_kill() {
     let data = TempDir::new().unwrap();

@@ -4,6 +4,7 @@
 //! ([`crate::delivery`]), so that the next group is written meanwhile. An answer that depends on a commit waits in its
 //! client ([`crate::client::State::answer`]) until [`Persistence::told`] has passed its number.
 
+pub mod asking;
 mod form;
 mod policy;
 
@@ -15,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 
 use broker_core::message::Message;
-use broker_core::packet::{PropertiesBuilder, Property, ReasonCode};
+use broker_core::packet::ReasonCode;
 use broker_core::session::Session;
 use broker_store::{
     Committed, Event, Failed, Lsn, Observer, OnFailure, OpenError, Options, RealDisk, Recovery, Refused,
@@ -35,25 +36,12 @@ use crate::pipeline::origin::Origins;
 pub use form::{from_wall, message_of, options_bytes, options_of, qos, stored, to_wall};
 pub use policy::Policy;
 
-/// The user property that asks for persistence, with the value `true` (AIO.md §6).
-pub const PROPERTY: &str = "aio-persistence";
 /// Where in the data directory the store is.
 pub const DIRECTORY: &str = "store";
 /// The key of the hybrid logical clock in the log.
 const CLOCK_KEY: &[u8] = b"clock";
 /// Refusals that are remembered, for answers that were about to wait.
 const REFUSALS_MAX: usize = 100_000;
-
-/// Whether these user properties ask for persistence.
-pub fn asked<'a>(properties: impl IntoIterator<Item = (&'a str, &'a str)>) -> bool {
-    properties.into_iter().any(|(key, value)| key == PROPERTY && value == "true")
-}
-
-/// Says whether persistence was granted.
-pub fn granted(persisted: bool, out: &mut PropertiesBuilder) {
-    // Only a text over 65,535 bytes could fail, and there is none here.
-    let _ = out.put(Property::UserProperty((PROPERTY, if persisted { "true" } else { "false" })));
-}
 
 /// That a session is open, with its expiry and will.
 pub fn opened(session: &Session) -> Event {

@@ -4,6 +4,8 @@ use base64::Engine;
 use config::resource::broker::Dynamic;
 use config::resource::common::{KeyType, OperationalMode, PersistenceMode};
 
+use super::asking::Asking;
+
 /// Which part of some state is persisted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Part {
@@ -18,6 +20,8 @@ pub struct Part {
 /// What is persisted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policy {
+    /// How clients ask.
+    pub asking: Asking,
     /// Sessions: subscriptions and the queues behind them.
     pub sessions: Part,
     /// Retained messages.
@@ -89,7 +93,7 @@ impl Policy {
     /// What clients ask for, and nothing else.
     pub fn dynamic() -> Self {
         let part = Part { dynamic: true, ..Part::default() };
-        Self { sessions: part.clone(), retained: part.clone(), keys: part, listed_keys: Vec::new() }
+        Self { sessions: part.clone(), retained: part.clone(), keys: part, ..Self::default() }
     }
 
     /// What a Broker resource says.
@@ -113,6 +117,7 @@ impl Policy {
         // Only `Custom` looks at a list, as for the others.
         let custom = state.filter(|state| state.mode == PersistenceMode::Custom).and(keys);
         Self {
+            asking: Asking::of(persistence.dynamic_settings.as_ref()),
             keys: part(state.map(|state| state.mode), &[], keys.and_then(|it| it.dynamic.as_ref())),
             listed_keys: custom
                 .into_iter()

@@ -21,7 +21,8 @@ use tokio::sync::mpsc;
 use crate::auth::access::Access;
 use crate::broker::Broker;
 use crate::clock;
-use crate::persistence::{self, Persistence};
+use crate::persistence::Persistence;
+use crate::persistence::asking::Asking;
 use crate::services::call::{Call, Reply};
 use crate::services::{Service, access_of};
 use crate::translate::{TIMESTAMP, hlc, stamp};
@@ -195,7 +196,7 @@ impl StateStoreService {
             Request::Set { key, value, condition, expected, expires } => {
                 let requested = Some(requested.ok_or(RequestError::MissingTimestamp)?);
                 let existed = self.store.get(key, now)?.is_some();
-                let persist = persistence::asked(properties.user_properties());
+                let persist = broker.asking().asked(properties.user_properties());
                 let set = Set { key, value, condition, expires, expected, token: fence, requested, persist };
                 let Some(change) = self.store.put(&set, now)? else { return Ok(Answer::Number(-1).into()) };
                 if existed { &self.metrics.modifications } else { &self.metrics.insertions }.increment(1);
@@ -323,7 +324,7 @@ impl Service for StateStoreService {
                 messages.push(message)
             })
             .unwrap_or_else(|error| Answer::Error(error).into());
-        match response(&call, &answered) {
+        match response(&call, &answered, broker.asking()) {
             Some(message) => messages.push(Arc::new(message)),
             None => self.metrics.unanswerable.increment(1),
         }
@@ -382,12 +383,12 @@ impl Watches {
 }
 
 /// The answer as a message; `None` when it cannot be published.
-fn response(call: &Call<'_>, answered: &Answered) -> Option<Message> {
+fn response(call: &Call<'_>, answered: &Answered, asking: &Asking) -> Option<Message> {
     let version = answered.version.as_ref().and_then(stamp).map(|version| version.to_string());
     let mut user_properties = Vec::new();
     user_properties.extend(version.as_deref().map(|version| (TIMESTAMP, version)));
-    if persistence::asked(call.properties.user_properties()) {
-        user_properties.push((persistence::PROPERTY, if answered.kept { "true" } else { "false" }));
+    if asking.asked(call.properties.user_properties()) {
+        user_properties.push(asking.answer(answered.kept));
     }
     call.answer(Reply {
         status: 200,
