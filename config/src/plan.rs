@@ -17,6 +17,7 @@ use crate::resource::{Resource, Settings, find};
 use crate::topic::{Template, TopicFilter};
 use processing_core::graph::{Arm, End, Start};
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::LazyLock;
 
 /// A graph that can run: sources, graphs and destinations, and how they are connected.
@@ -75,6 +76,10 @@ pub struct RemoteEndpoint {
     pub secret: Option<Secret>,
     /// The ConfigMap with certificates to trust that the settings name.
     pub trusted_cas: Option<ConfigMap>,
+    /// The Secret with `username` and `password` that `forebay.dev/login` names.
+    pub login: Option<Secret>,
+    /// Where the token of a service account stands (`forebay.dev/token-file`).
+    pub token_file: Option<PathBuf>,
 }
 
 /// One graph artifact.
@@ -292,8 +297,19 @@ impl<'a> Planner<'a> {
             Some((_, name)) => Some(find(&resources.config_maps, self.namespace, name)?.spec.clone()),
             None => None,
         };
-        let (id, host_type) = (endpoint.id.clone(), endpoint.spec.host_type);
-        Some(RemoteEndpoint { id, host_type, settings: endpoint.spec.settings.clone(), secret, trusted_cas })
+        let login = match &endpoint.meta.settings.login {
+            Some(name) => Some(find(&resources.secrets, self.namespace, name)?.spec.clone()),
+            None => None,
+        };
+        Some(RemoteEndpoint {
+            id: endpoint.id.clone(),
+            host_type: endpoint.spec.host_type,
+            settings: endpoint.spec.settings.clone(),
+            secret,
+            trusted_cas,
+            login,
+            token_file: endpoint.meta.settings.token_file.clone(),
+        })
     }
 
     fn profile(&self, graph: &'a Resource<DataflowGraph>) -> &'a DataflowProfile {

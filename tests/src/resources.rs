@@ -209,3 +209,59 @@ spec:
     }
     text
 }
+
+/// A DataflowEndpoint `name` of an MQTT broker at `host`, with these lines below `mqttSettings` and annotations.
+pub fn mqtt_endpoint(name: &str, host: &str, settings: &[&str], annotations: &[(&str, &str)]) -> String {
+    let mut text = format!(
+        "apiVersion: connectivity.iotoperations.azure.com/v1
+kind: DataflowEndpoint
+metadata:
+  name: {name}
+  namespace: azure-iot-operations
+"
+    );
+    if !annotations.is_empty() {
+        text += "  annotations:\n";
+    }
+    for (key, value) in annotations {
+        text += &format!("    forebay.dev/{key}: {value}\n");
+    }
+    text += &format!("spec:\n  endpointType: Mqtt\n  mqttSettings:\n    host: {host}\n");
+    for line in settings.iter().flat_map(|settings| settings.lines()) {
+        text += &format!("    {line}\n");
+    }
+    text
+}
+
+/// The same graph with other endpoints for its source and its destination.
+pub fn between(graph: &str, source: &str, destination: &str) -> String {
+    graph.replacen("endpointRef: default", &format!("endpointRef: {source}"), 1).replacen(
+        "endpointRef: default\n        dataDestination",
+        &format!("endpointRef: {destination}\n        dataDestination"),
+        1,
+    )
+}
+
+/// The same graph with its messages persisted.
+pub fn persisted(graph: &str) -> String {
+    graph.replace("  mode: Enabled\n", "  mode: Enabled\n  requestDiskPersistence: Enabled\n")
+}
+
+/// A ConfigMap with one entry.
+pub fn config_map(name: &str, key: &str, text: &str) -> String {
+    let text = text.replace('\n', "\n    ");
+    format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {name}\n  namespace: azure-iot-operations\ndata:\n  {key}: |\n    {text}\n"
+    )
+}
+
+/// A Secret with these texts, each of one line.
+pub fn secret(name: &str, entries: &[(&str, &str)]) -> String {
+    let mut text = format!(
+        "apiVersion: v1\nkind: Secret\nmetadata:\n  name: {name}\n  namespace: azure-iot-operations\nstringData:\n"
+    );
+    for (key, value) in entries {
+        text += &format!("  {key}: \"{value}\"\n");
+    }
+    text
+}

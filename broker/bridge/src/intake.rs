@@ -41,10 +41,29 @@ impl Intake {
         self.line.send((parcel, ticket)).await.map_err(|_| Stopped)
     }
 
+    /// Waits until a message can be handed in without waiting. Nothing is lost when this is dropped while it waits.
+    ///
+    /// # Errors
+    /// The data flow has stopped.
+    pub async fn room(&self) -> Result<Room<'_>, Stopped> {
+        self.line.reserve().await.map(Room).map_err(|_| Stopped)
+    }
+
     /// Returns when the data flow stops: no new messages are wanted then, and tickets are still worth waiting for a moment.
     pub async fn stopped(&self) {
         let mut stop = (*self.stop).clone();
         // An error is an end, too.
         let _ = stop.wait_for(|stopped| *stopped).await;
+    }
+}
+
+/// Room for one message.
+#[derive(Debug)]
+pub struct Room<'a>(mpsc::Permit<'a, (Parcel, Ticket)>);
+
+impl Room<'_> {
+    /// Hands a message in.
+    pub fn push(self, parcel: Parcel, ticket: Ticket) {
+        self.0.send((parcel, ticket));
     }
 }

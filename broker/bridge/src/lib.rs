@@ -8,17 +8,21 @@
 mod backoff;
 pub mod cloud_events;
 mod intake;
+#[cfg(feature = "mqtt")]
+pub mod mqtt;
 mod parcel;
 mod queue;
 mod report;
 mod system;
 mod ticket;
+#[cfg(feature = "mqtt")]
+mod tls;
 
 use std::future::Future;
 use std::pin::Pin;
 
 pub use backoff::Backoff;
-pub use intake::{Intake, Stopped, intake};
+pub use intake::{Intake, Room, Stopped, intake};
 pub use parcel::Parcel;
 pub use queue::{Full, QueueLimits, Receipt, Receiver, Sender, Shipment, queue};
 pub use report::{DeadLetters, Health, Names, Rejection, Report, describe_metrics};

@@ -71,6 +71,9 @@ impl Unusable {
 /// The endpoint cannot be used as it is.
 pub fn destination(outward: Outward) -> Result<Box<dyn Destination>, Unusable> {
     match &outward.endpoint.settings {
+        #[cfg(feature = "mqtt")]
+        EndpointSettings::Mqtt(_) => Ok(Box::new(crate::mqtt::MqttDestination::new(&outward)?)),
+        #[cfg(not(feature = "mqtt"))]
         EndpointSettings::Mqtt(_) => Err(Unusable::not_built(&outward.endpoint, "mqtt")),
         EndpointSettings::Kafka(_) => Err(Unusable::not_built(&outward.endpoint, "kafka")),
         EndpointSettings::OpenTelemetry(_) => Err(Unusable::not_built(&outward.endpoint, "otlp")),
@@ -85,6 +88,9 @@ pub fn destination(outward: Outward) -> Result<Box<dyn Destination>, Unusable> {
 pub fn source(inward: Inward) -> Result<Box<dyn Source>, Unusable> {
     match &inward.endpoint.settings {
         EndpointSettings::Kafka(_) => Err(Unusable::not_built(&inward.endpoint, "kafka")),
+        #[cfg(feature = "mqtt")]
+        _ => Ok(Box::new(crate::mqtt::MqttSource::new(&inward)?)),
+        #[cfg(not(feature = "mqtt"))]
         _ => Err(Unusable::not_built(&inward.endpoint, "mqtt")),
     }
 }

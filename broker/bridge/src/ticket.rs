@@ -13,6 +13,13 @@ pub struct Ticket {
     done: Arc<Done>,
 }
 
+impl Ticket {
+    /// The number that the source knows the message by.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+}
+
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.done.numbers.lock().push(self.number);

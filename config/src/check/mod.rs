@@ -158,6 +158,10 @@ impl<'a> Check<'a> {
         if let Some((key, name)) = endpoint.spec.secret_ref() {
             let _ = self.secret(endpoint, key, name);
         }
+        if let Some(login) = &endpoint.meta.settings.login {
+            let name = Located { value: login.clone(), position: endpoint.position };
+            let _ = self.secret(endpoint, "metadata.annotations.forebay.dev/login", &name);
+        }
         if let Some((key, name)) = endpoint.spec.trusted_cas_ref() {
             self.config_map(endpoint, key, name);
         }

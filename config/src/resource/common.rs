@@ -182,6 +182,20 @@ impl Host {
         &self.0
     }
 
+    /// The port, where one is named.
+    pub fn port(&self) -> Option<u16> {
+        let (_, rest) = self.0.split_once("://").unwrap_or(("", &self.0));
+        let authority = rest.split('/').next().unwrap_or_default();
+        let after = authority.rsplit_once(']').map_or(authority, |(_, after)| after);
+        after.rsplit_once(':').and_then(|(_, port)| port.parse().ok())
+    }
+
+    /// The path, with its slash, where one is named.
+    pub fn path(&self) -> Option<&str> {
+        let (_, rest) = self.0.split_once("://").unwrap_or(("", &self.0));
+        rest.find('/').map(|slash| &rest[slash..])
+    }
+
     /// The host name alone.
     pub fn name(&self) -> &str {
         let (_, rest) = self.0.split_once("://").unwrap_or(("", &self.0));

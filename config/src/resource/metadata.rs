@@ -95,6 +95,10 @@ pub struct Settings {
     pub dead_letter_topic: Option<String>,
     /// `forebay.dev/bridge-queue-limit` of a graph: how much may wait in memory for each of its remote systems, in bytes.
     pub bridge_queue_limit: Option<u64>,
+    /// `forebay.dev/login` of an endpoint: the Secret with the `username` and `password` to say to an MQTT broker.
+    pub login: Option<String>,
+    /// `forebay.dev/token-file` of an endpoint: where the token of the service account stands.
+    pub token_file: Option<PathBuf>,
     /// `forebay.dev/plain-http` of a registry: HTTP without TLS, also off loopback.
     pub plain_http: bool,
     /// `forebay.dev/schema` of a ConfigMap: its one entry is the document of the schema of this name,
@@ -195,6 +199,7 @@ const OWN: &[(&str, &[&str])] = &[
             "forebay.dev/bridge-queue-limit",
         ],
     ),
+    ("DataflowEndpoint", &["forebay.dev/login", "forebay.dev/token-file"]),
     ("RegistryEndpoint", &["forebay.dev/plain-http"]),
     (
         "Broker",
@@ -439,6 +444,8 @@ fn apply(key: &str, text: &str, settings: &mut Settings) -> Result<(), String> {
             settings.dead_letter_topic = Some(text.to_owned());
         }
         "bridge-queue-limit" => settings.bridge_queue_limit = some(parse_bytes(text)?, u64::MAX)?,
+        "login" => settings.login = Some(text.to_owned()),
+        "token-file" => settings.token_file = Some(path(text)?),
         "schema" => settings.schema = Some(text.to_owned()),
         "directory" => settings.directory = Some(path(text)?),
         "address" => {
