@@ -7,12 +7,12 @@ use broker_core::message::Message;
 use broker_core::packet::{PropertiesBuilder, Property, PublishProperties, QoS, Role};
 use broker_core::{Millis, topic};
 use bytes::Bytes;
-use config::Template;
 use processing_core::item::{self, Data, Item};
 use processing_core::time::Hlc;
 
 use crate::broker::Broker;
 use crate::clock;
+use crate::pipeline::Exit;
 use crate::pipeline::origin::Origins;
 
 /// The user property that carries a message's timestamp (AIO.md §4.2).
@@ -127,22 +127,19 @@ pub fn item(
 /// The message that an item becomes: the item's bytes, and beside them what the message it was derived from
 /// had: QoS, retain flag, response topic, correlation data and expiry. An item that stands for several messages has
 /// the QoS only.
-pub fn message(
-    item: Item<Carry>,
-    destination: &Template,
-    broker: &Broker,
-    wall: Millis,
-) -> Result<Message, Refused> {
+pub fn message(item: Item<Carry>, exit: &Exit, broker: &Broker, wall: Millis) -> Result<Message, Refused> {
     let Carry { origin, combined, qos, .. } = item.carry;
-    let made = match item.data {
+    let mut made = match item.data {
         Data::Message(message) => message,
         Data::Snapshot(snapshot) => bare(snapshot.timestamp, snapshot.frame, &origin),
         Data::Bytes(payload) => bare(item.time, payload, &origin),
     };
     let output = std::str::from_utf8(&made.topic).map_err(|_| Refused::Property("topic"))?;
-    let topic = destination
+    let topic = exit
+        .topic
         .render(origin.topic(), Some(output))
-        .ok_or_else(|| Refused::Destination(destination.to_string()))?;
+        .ok_or_else(|| Refused::Destination(exit.topic.to_string()))?;
+    exit.apply_headers(&mut made.user_properties);
     topic::validate_name(&topic).map_err(|_| Refused::Topic(topic.clone()))?;
     let kept = (!combined).then_some(&*origin);
     let (properties, expiry_offset) = encode_properties(&made, kept, broker, wall)?;

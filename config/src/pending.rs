@@ -2,6 +2,7 @@
 
 use crate::finding::{Position, Report, Severity};
 use crate::read::Path;
+use crate::resource::endpoint::is_local_host;
 use crate::yaml::{Node, Value};
 
 /// One field whose work comes later.
@@ -61,7 +62,6 @@ static PENDING: &[Pending] = &[
         Ignored,
         "no schema is taken from the asset",
     ),
-    row(GRAPH, &["spec", "nodes", "[]", "destinationSettings", "headers"], Set, Refused, "header actions"),
     row(
         GRAPH,
         &["spec", "nodeConnections", "[]", "from", "schema", "serializationFormat"],
@@ -92,8 +92,6 @@ static PENDING: &[Pending] = &[
         Ignored,
         "graphs keep their subscription as long as they run",
     ),
-    row(ENDPOINT, &["spec", "mqttSettings", "retain"], Not("Keep"), Refused, "clearing the retain flag"),
-    row(ENDPOINT, &["spec", "mqttSettings", "cloudEventAttributes"], Set, Refused, "CloudEvents attributes"),
     row(PROFILE, &["spec", "instanceCount"], Not("1"), Ignored, "each graph has one instance"),
     row(
         PROFILE,
@@ -198,9 +196,30 @@ static PENDING: &[Pending] = &[
 
 /// Reports the fields of a resource that do not work yet.
 pub(crate) fn report_pending(kind: &str, document: &Node, report: &mut Report) {
+    // These rows are about graphs on this broker, which have no client of their own.
+    if kind == ENDPOINT && !means_local_broker(document) {
+        return;
+    }
     for pending in PENDING.iter().filter(|pending| pending.kind == kind) {
         visit(pending, pending.key, document, document.position, &Path::ROOT, report);
     }
+}
+
+/// Whether an endpoint is this broker; see [`DataflowEndpoint::is_local_broker`](crate::resource::endpoint::DataflowEndpoint).
+fn means_local_broker(document: &Node) -> bool {
+    let Some(spec) = child(document, "spec") else { return false };
+    let text = |node: &Node| match &node.value {
+        Value::String(text) => text.clone(),
+        _ => String::new(),
+    };
+    let host = child(spec, "mqttSettings").and_then(|mqtt| child(mqtt, "host")).map(text);
+    let local = child(spec, "hostType").map(text).is_some_and(|host_type| host_type == "LocalBroker");
+    child(spec, "mqttSettings").is_some() && (local || host.is_none_or(|host| is_local_host(&host)))
+}
+
+fn child<'n>(node: &'n Node, name: &str) -> Option<&'n Node> {
+    let Value::Map(entries) = &node.value else { return None };
+    entries.iter().find(|(key, _)| key.name == name).map(|(_, value)| value)
 }
 
 fn visit(

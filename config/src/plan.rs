@@ -7,8 +7,8 @@ use crate::load::Loaded;
 use crate::resource::common::OperationalMode;
 use crate::resource::endpoint::{DataflowEndpoint, EndpointSettings, HostType, MqttSettings};
 use crate::resource::graph::{
-    ArtifactRef, DataflowGraph, DestinationSettings, GraphSettings, NodeConnection, NodeSettings,
-    OutputSchema,
+    ArtifactRef, DataflowGraph, DestinationSettings, GraphSettings, HeaderAction, NodeConnection,
+    NodeSettings, OutputSchema,
 };
 use crate::resource::profile::DataflowProfile;
 use crate::resource::registry::{Credentials, RegistryAuthentication, RegistryEndpoint, RegistryHost};
@@ -130,6 +130,8 @@ pub struct DestinationPlan<'a> {
     pub data_destination: &'a str,
     /// Where it writes.
     pub system: System<'a>,
+    /// What is done to the user properties or headers of what goes there, in that order.
+    pub headers: &'a [HeaderAction],
     /// Format and schema of what is written to storage.
     pub output_schema: Option<&'a OutputSchema>,
 }
@@ -272,6 +274,7 @@ impl<'a> Planner<'a> {
             topic: Template::parse(topic).ok()?,
             data_destination: &settings.data_destination,
             system,
+            headers: &settings.headers,
             output_schema: settings.output_schema_settings.as_ref(),
         })
     }

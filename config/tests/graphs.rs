@@ -423,13 +423,6 @@ fn a_connection_stands_once() {
 fn what_would_change_messages_is_not_left_out_silently() {
     changed(
         "dataDestination: sensor/done",
-        "dataDestination: sensor/done\n        headers:\n          - actionType: \
-         Remove\n            key: a",
-        &["t.yaml:27:9: error: `spec.nodes[2].destinationSettings.headers` is not supported yet: \
-             header actions"],
-    );
-    changed(
-        "dataDestination: sensor/done",
         "dataDestination: \
          sensor/done\n        outputSchemaSettings:\n          serializationFormat: Parquet",
         &["t.yaml:25:22: error: `spec.nodes[2].destinationSettings.outputSchemaSettings` is for storage \

@@ -4,6 +4,7 @@
 
 mod support;
 
+use forebay_config::resource::graph::HeaderAction;
 use forebay_config::resource::registry::{Credentials, RegistryHost};
 use forebay_config::{Loaded, System, TopicFilter, load_str};
 use processing_core::graph::{Arm, End, Start};
@@ -269,4 +270,15 @@ fn names_are_looked_up_in_the_same_namespace() {
     assert_eq!(names(&loaded), [""; 0]);
     let both = load_str("t.yaml", &format!("{GRAPH}---\n{elsewhere}---\n{REGISTRY}"));
     assert_eq!(names(&both), ["my-graph"]);
+}
+
+#[test]
+fn what_is_done_to_headers_is_part_of_the_plan_in_its_order() {
+    let headers = "dataDestination: sensor/done\n        headers:\n          - {actionType: Remove, key: a}\n          \
+                   - {actionType: AddOrReplace, key: b, value: c}";
+    let loaded = loads(&format!("{}---\n{REGISTRY}", GRAPH.replace("dataDestination: sensor/done", headers)));
+    let plans = loaded.plans();
+    let (key, value) = ("b".to_owned(), "c".to_owned());
+    let expected = [HeaderAction::Remove { key: "a".to_owned() }, HeaderAction::AddOrReplace { key, value }];
+    assert_eq!(plans[0].destinations[0].headers, expected);
 }

@@ -330,6 +330,7 @@ spec:
              in effect: graphs keep their subscription as long as they run",
         ],
     );
+    // Elsewhere they are in effect.
     check(
         "\
 apiVersion: connectivity.iotoperations.azure.com/v1
@@ -339,32 +340,12 @@ metadata:
 spec:
   endpointType: Mqtt
   mqttSettings:
-    retain: Never
-    cloudEventAttributes: Propagate
+    host: elsewhere:8883
+    qos: 0
+    clientIdPrefix: a
+    sessionExpirySeconds: 60
 ",
-        &[
-            "t.yaml:8:5: error: `spec.mqttSettings.retain` is not supported yet: clearing the retain flag",
-            "t.yaml:9:5: error: `spec.mqttSettings.cloudEventAttributes` is not supported yet: \
-             CloudEvents attributes",
-        ],
-    );
-}
-
-#[test]
-fn an_endpoint_elsewhere_comes_later() {
-    check(
-        "\
-apiVersion: connectivity.iotoperations.azure.com/v1
-kind: DataflowEndpoint
-metadata:
-  name: abc
-spec:
-  endpointType: LocalStorage
-  localStorageSettings:
-    persistentVolumeClaimRef: pvc
-",
-        &["t.yaml:6:3: note: `spec.endpointType` is accepted, but not yet in effect: endpoints \
-             other than this broker"],
+        &[],
     );
 }
 
@@ -386,12 +367,8 @@ spec:
         saslType: Plain
         secretRef: x
 ",
-        &[
-            "t.yaml:6:3: note: `spec.endpointType` is accepted, but not yet in effect: endpoints \
-             other than this broker",
-            "t.yaml:13:20: error: `spec.kafkaSettings.authentication.saslSettings.secretRef` names \
-             the Secret `x`, which does not exist; there is none",
-        ],
+        &["t.yaml:13:20: error: `spec.kafkaSettings.authentication.saslSettings.secretRef` names \
+             the Secret `x`, which does not exist; there is none"],
     );
 }
 

@@ -303,3 +303,42 @@ fn each_resource_says_how_it_fares_and_each_operation_what_it_did() {
     assert!(count("forebay_operation_memory_bytes", "module-temperature/map") >= 65_536.0);
     assert!(count("forebay_operation_latency_seconds_count", "module-temperature/map") >= 1.0);
 }
+
+#[test]
+fn headers_and_what_the_local_endpoint_says_apply_on_the_way_out() {
+    let graph = dataflow_graph("dressed", "registry", "graph-simple:1.0.0", "raw", "dressed")
+        .replace("endpointRef: default\n        dataDestination: dressed\n", "endpointRef: local\n        dataDestination: dressed\n        headers: [{actionType: AddOrReplace, key: line, value: '8'}, {actionType: Remove, key: secret}, {actionType: AddIfNotPresent, key: site, value: north}]\n");
+    let endpoint = "apiVersion: connectivity.iotoperations.azure.com/v1
+kind: DataflowEndpoint
+metadata: {name: local, namespace: azure-iot-operations}
+spec:
+  endpointType: Mqtt
+  mqttSettings: {retain: Never, cloudEventAttributes: CreateOrRemap}
+";
+    let broker = start(&[], &[graph, endpoint.to_owned()]);
+    let mut client = Client::connect(broker.addr, &Connect::v5("c"));
+    client.subscribe("dressed", 1);
+    let properties =
+        [user_property("line", "7"), user_property("secret", "x"), user_property("type", "mine")].concat();
+    let payload = json!({"temperature": {"value": 1.0, "unit": "C"}}).to_string();
+    let mut publisher = Client::connect(broker.addr, &Connect::v5("publisher"));
+    publisher.publish_with("raw", 1, true, &properties, payload.as_bytes());
+    let message = client.receive();
+    let said = message.user_properties();
+    for (key, value) in [
+        ("line", "8"),
+        ("secret", ""),
+        ("site", "north"),
+        ("type", "mine"),
+        ("specversion", "1.0"),
+        ("source", "aio://destination"),
+        ("subject", "dressed"),
+    ] {
+        assert_eq!(property(&said, key), value, "{key} in {said:?}");
+    }
+    assert_eq!(said.iter().filter(|(key, _)| key == "line").count(), 1);
+    // Nothing was kept.
+    let mut later = Client::connect(broker.addr, &Connect::v5("later"));
+    later.subscribe("dressed", 1);
+    later.settle();
+}

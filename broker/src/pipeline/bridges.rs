@@ -88,9 +88,9 @@ impl Bridges {
             bridges.waiting.get_mut().push(Waiting::Source { place, bridge, report, early });
         }
         for to in &making.plan.destinations {
-            let topic = to.topic.clone();
+            let exit = Exit::of(to);
             let System::Remote(endpoint) = &to.system else {
-                exits.push(Exit { topic, queue: None });
+                exits.push(exit);
                 continue;
             };
             let output = to.output_schema.map(|schema| making.output(schema)).transpose()?;
@@ -102,7 +102,7 @@ impl Bridges {
             bridges.reports.push(report.clone());
             bridges.queues.push(queue.clone());
             bridges.waiting.get_mut().push(Waiting::Destination { bridge, shipments, report });
-            exits.push(Exit { topic, queue: Some(queue) });
+            exits.push(Exit { queue: Some(queue), ..exit });
         }
         Ok((bridges, exits))
     }

@@ -520,8 +520,9 @@ impl Dataflow {
         for (sink, item) in out.items.drain(..) {
             let carry = item.carry.clone();
             let Some(exit) = exits.get(sink) else { continue };
-            match translate::message(item, &exit.topic, broker, wall) {
+            match translate::message(item, exit, broker, wall) {
                 Ok(derived) => {
+                    let derived = exit.dress(derived);
                     self.metrics.sent.iter().for_each(|counter| counter.increment(1));
                     self.metrics.sent_bytes.increment(derived.payload().len() as u64);
                     match &exit.queue {

@@ -10,6 +10,11 @@ use crate::yaml::Node;
 /// The host name of AIO's own broker service: whoever names it means the local broker.
 const LOCAL_BROKER_HOST: &str = "aio-broker";
 
+/// Whether `<hostname>[:port]` is AIO's own broker service.
+pub(crate) fn is_local_host(host: &str) -> bool {
+    host.split(['.', ':', '/']).next() == Some(LOCAL_BROKER_HOST)
+}
+
 /// A system that data flows read from or write to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DataflowEndpoint {
@@ -26,7 +31,7 @@ impl DataflowEndpoint {
         if self.host_type == Some(HostType::LocalBroker) {
             return true;
         }
-        mqtt.host.as_ref().is_none_or(|host| host.name().split('.').next() == Some(LOCAL_BROKER_HOST))
+        mqtt.host.as_ref().is_none_or(|host| is_local_host(host.as_str()))
     }
 
     /// The endpoint `default`, which exists without a file.
