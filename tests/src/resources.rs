@@ -265,3 +265,23 @@ pub fn secret(name: &str, entries: &[(&str, &str)]) -> String {
     }
     text
 }
+
+/// A DataflowEndpoint `name` of a Kafka cluster at `host`, with these lines below `kafkaSettings`.
+pub fn kafka_endpoint(name: &str, host: &str, settings: &[&str]) -> String {
+    let mut text = format!(
+        "apiVersion: connectivity.iotoperations.azure.com/v1
+kind: DataflowEndpoint
+metadata:
+  name: {name}
+  namespace: azure-iot-operations
+spec:
+  endpointType: Kafka
+  kafkaSettings:
+    host: {host}
+"
+    );
+    for line in settings.iter().flat_map(|settings| settings.lines()) {
+        text += &format!("    {line}\n");
+    }
+    text
+}

@@ -10,42 +10,18 @@ use forebay_tests::forebay::{self, Forebay, Serve};
 use forebay_tests::mosquitto;
 use forebay_tests::mosquitto_broker::MosquittoBroker;
 use forebay_tests::mqtt::{Client, Connect, PUBACK, user_property};
-use forebay_tests::operators;
 use forebay_tests::pki::Authority;
+use forebay_tests::place::{Place, celsius, value, wait_connected, wait_reason};
 use forebay_tests::proxy::Proxy;
-use forebay_tests::registry::Registry;
 use forebay_tests::resources::{
     Resources, between, broker_authentication, broker_authorization, broker_listener, config_map,
-    dataflow_graph, documents, mqtt_endpoint, persisted, registry_endpoint, secret,
+    dataflow_graph, mqtt_endpoint, persisted, secret,
 };
-use forebay_tests::{http, wait};
-use serde_json::{Value, json};
-use tempfile::TempDir;
+use forebay_tests::wait;
 
 const ANONYMOUS: &str = "authentication: {method: Anonymous, anonymousSettings: {}}";
 const PLAIN: &str = "tls: {mode: Disabled}";
 const PASS: &str = "graph-simple:1.0.0";
-
-/// A forebay with these resources and the sample operators.
-struct Place {
-    resources: Resources,
-    data: TempDir,
-    _registry: Registry,
-}
-
-impl Place {
-    fn new(parts: &[String]) -> Self {
-        let registry = operators::sample_registry();
-        let mut all = vec![registry_endpoint("registry", registry.addr)];
-        all.extend_from_slice(parts);
-        let resources = Resources::default().with("all.yaml", &documents(&all));
-        Self { resources, data: TempDir::new().expect("a directory"), _registry: registry }
-    }
-
-    fn serve(&self) -> Serve {
-        Serve::new().data_dir(self.data.path()).file(self.resources.path())
-    }
-}
 
 /// From `raw/#` of this broker to `cooked/…` of the remote one.
 fn outward() -> String {
@@ -63,33 +39,6 @@ fn inward() -> String {
 
 fn remote(addr: SocketAddr, more: &[&str]) -> String {
     mqtt_endpoint("remote", &addr.to_string(), &[&[ANONYMOUS, PLAIN], more].concat(), &[])
-}
-
-fn celsius(value: u32) -> Vec<u8> {
-    json!({"temperature": {"value": f64::from(value), "unit": "C"}}).to_string().into_bytes()
-}
-
-fn value(payload: &[u8]) -> u32 {
-    let json: Value = serde_json::from_slice(payload).expect("JSON");
-    json["temperature"]["value"].as_f64().expect("a number") as u32
-}
-
-/// Waits until a graph has this reason code, and gives the message that goes with it.
-fn wait_reason(broker: &Forebay, graph: &str, code: &str) -> String {
-    wait::until(code, || {
-        let text = http::get(broker.admin, "/status")?.text();
-        let all: Vec<Value> = serde_json::from_str(&text).map_err(|error| error.to_string())?;
-        let found = all.iter().find(|it| it["kind"] == "DataflowGraph" && it["name"] == graph);
-        let health = &found.ok_or_else(|| text.clone())?["healthState"];
-        match health["reasonCode"] == code {
-            true => Ok(health["message"].as_str().unwrap_or_default().to_owned()),
-            false => Err(text),
-        }
-    })
-}
-
-fn wait_connected(broker: &Forebay, node: &str) {
-    broker.wait_metric_is("forebay_bridge_connected", &[&format!("node=\"{node}\"")], 1.0);
 }
 
 /// Receives until all these values are there; they may come twice, but not without having been sent.

@@ -8,6 +8,8 @@
 mod backoff;
 pub mod cloud_events;
 mod intake;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 #[cfg(feature = "mqtt")]
 pub mod mqtt;
 mod parcel;

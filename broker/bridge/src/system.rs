@@ -75,6 +75,9 @@ pub fn destination(outward: Outward) -> Result<Box<dyn Destination>, Unusable> {
         EndpointSettings::Mqtt(_) => Ok(Box::new(crate::mqtt::MqttDestination::new(&outward)?)),
         #[cfg(not(feature = "mqtt"))]
         EndpointSettings::Mqtt(_) => Err(Unusable::not_built(&outward.endpoint, "mqtt")),
+        #[cfg(feature = "kafka")]
+        EndpointSettings::Kafka(_) => Ok(Box::new(crate::kafka::KafkaDestination::new(&outward)?)),
+        #[cfg(not(feature = "kafka"))]
         EndpointSettings::Kafka(_) => Err(Unusable::not_built(&outward.endpoint, "kafka")),
         EndpointSettings::OpenTelemetry(_) => Err(Unusable::not_built(&outward.endpoint, "otlp")),
         _ => Err(Unusable::not_built(&outward.endpoint, "storage")),
@@ -87,6 +90,9 @@ pub fn destination(outward: Outward) -> Result<Box<dyn Destination>, Unusable> {
 /// The endpoint cannot be used as it is.
 pub fn source(inward: Inward) -> Result<Box<dyn Source>, Unusable> {
     match &inward.endpoint.settings {
+        #[cfg(feature = "kafka")]
+        EndpointSettings::Kafka(_) => Ok(Box::new(crate::kafka::KafkaSource::new(&inward)?)),
+        #[cfg(not(feature = "kafka"))]
         EndpointSettings::Kafka(_) => Err(Unusable::not_built(&inward.endpoint, "kafka")),
         #[cfg(feature = "mqtt")]
         _ => Ok(Box::new(crate::mqtt::MqttSource::new(&inward)?)),

@@ -1,0 +1,10 @@
+//! Kafka, and what speaks its protocol, as source and destination (AIO.md §5.2, §7.5): by librdkafka.
+
+mod destination;
+mod headers;
+mod offsets;
+mod settings;
+mod source;
+
+pub use destination::KafkaDestination;
+pub use source::KafkaSource;

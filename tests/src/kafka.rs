@@ -1,0 +1,108 @@
+//! A server that speaks Kafka's protocol, and kcat, a client that others wrote.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::{fs, io::Write, thread};
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::process::{self, Process};
+use crate::{repository, wait};
+
+/// A running server. What it was given survives a stop in good order.
+pub struct Kafka {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    process: Option<Process>,
+    data: TempDir,
+}
+
+fn program() -> PathBuf {
+    let lib = repository().join(".tools/clients/lib");
+    let versions = fs::read_dir(&lib).into_iter().flatten().flatten();
+    let found =
+        versions.map(|entry| entry.path().join("site-packages/noida_db/noida-db")).find(|path| path.exists());
+    found.expect("noida-db is there; tests/setup installs it")
+}
+
+impl Kafka {
+    /// An empty one.
+    pub fn start() -> Self {
+        let data = TempDir::new().expect("a directory");
+        let mut kafka = Self { addr: wait::free_addr(), process: None, data };
+        kafka.resume();
+        kafka
+    }
+
+    /// Starts it again, with what it had.
+    pub fn resume(&mut self) {
+        let mut command = Command::new(program());
+        command.args(["start", "--host", "127.0.0.1", "--only", "kafka", "--data-dir"]).arg(self.data.path());
+        command.args(["--kafka-port", &self.addr.port().to_string()]);
+        self.process = Some(Process::start(command));
+        wait::until("the Kafka server answers", || self.try_kcat(&["-L"], b"").map(|_| ()));
+    }
+
+    /// Stops it in good order.
+    pub fn stop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.signal(Signal::TERM);
+            process.wait();
+        }
+    }
+
+    /// Makes it hold still, as a machine that hangs does.
+    pub fn hang(&self) {
+        self.process.iter().for_each(|process| process.signal(Signal::STOP));
+    }
+
+    /// Lets it go on.
+    pub fn go_on(&self) {
+        self.process.iter().for_each(|process| process.signal(Signal::CONT));
+    }
+
+    /// Makes a topic of so many partitions.
+    pub fn create(&self, topic: &str, partitions: u32) {
+        let script = "import sys\nfrom confluent_kafka.admin import AdminClient, NewTopic\n\
+            admin = AdminClient({'bootstrap.servers': sys.argv[1]})\n\
+            [it.result() for it in admin.create_topics([NewTopic(sys.argv[2], int(sys.argv[3]), 1)]).values()]\n";
+        let mut command = Command::new(repository().join(".tools/clients/bin/python"));
+        command.args(["-c", script, &self.addr.to_string(), topic, &partitions.to_string()]);
+        let (status, output) = process::run(command);
+        assert!(status.success(), "{output}");
+    }
+
+    /// Runs kcat with these arguments and this input; what it printed.
+    pub fn kcat(&self, arguments: &[&str], input: &[u8]) -> String {
+        self.try_kcat(arguments, input).unwrap_or_else(|error| panic!("kcat {arguments:?}: {error}"))
+    }
+
+    fn try_kcat(&self, arguments: &[&str], input: &[u8]) -> Result<String, String> {
+        let mut command = Command::new("kcat");
+        command.args(["-b", &self.addr.to_string(), "-m", "10"]).args(arguments);
+        let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = pipes.spawn().map_err(|error| format!("kcat cannot be started: {error}"))?;
+        let (mut stdin, input) = (child.stdin.take().expect("piped"), input.to_vec());
+        let fed = thread::spawn(move || stdin.write_all(&input));
+        let output = child.wait_with_output().map_err(|error| error.to_string())?;
+        let _ = fed.join();
+        match output.status.success() {
+            true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+            false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        }
+    }
+
+    /// Puts messages, one a line, into a topic.
+    pub fn produce(&self, topic: &str, more: &[&str], lines: &[String]) {
+        self.kcat(&[&["-P", "-t", topic], more].concat(), lines.join("\n").as_bytes());
+    }
+
+    /// Everything that a topic has, a line each, as `format` says.
+    pub fn consume(&self, topic: &str, format: &str) -> Vec<String> {
+        let text = self
+            .kcat(&["-C", "-t", topic, "-o", "beginning", "-e", "-q", "-f", &format!("{format}\\n")], b"");
+        text.lines().map(ToOwned::to_owned).collect()
+    }
+}
