@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use broker_core::message::Message;
@@ -29,7 +30,8 @@ use crate::clock;
 use crate::health::{Health, State};
 use crate::identity;
 use crate::pipeline::bridges::{Bridges, Making};
-use crate::pipeline::restore::{self, Prepared};
+use crate::pipeline::cursor::Cursor;
+use crate::pipeline::restore::{self, Prepared, Routed};
 use crate::pipeline::{Dataflow, Exit, Parts, Source};
 use crate::services::command_invoker::CommandInvokers;
 use crate::translate::Carry;
@@ -46,17 +48,35 @@ const RETAINED_BATCH: usize = 256;
 
 /// Everything that graphs are made with.
 pub struct Graphs {
-    broker: Arc<Broker>,
+    pub(crate) broker: Arc<Broker>,
     modules: Arc<Modules>,
     registry: Registry,
     schemas: Arc<SchemaRegistry>,
     /// Tells this process from others in remote systems.
     process: String,
-    health: Arc<Health>,
-    running: Mutex<Vec<(ResourceId, Arc<Dataflow>)>>,
-    /// What was made ready for each graph that does not run yet, by its place among the plans; and what there is to say
-    /// about it.
-    prepared: Mutex<HashMap<usize, (Prepared, String)>>,
+    pub(crate) health: Arc<Health>,
+    pub(crate) running: Mutex<Vec<RunningGraph>>,
+    /// What was made ready for each graph that does not run yet, and what there is to say about it.
+    pub(crate) prepared: Mutex<HashMap<ResourceId, (Prepared, String)>>,
+    /// Held by who starts or stops graphs.
+    pub(crate) changing: tokio::sync::Mutex<()>,
+    /// Counts how often resources were read: what was begun for earlier ones is given up.
+    pub(crate) generation: AtomicU64,
+}
+
+/// A graph that runs.
+#[derive(Clone)]
+pub(crate) struct RunningGraph {
+    /// The resource.
+    pub(crate) id: ResourceId,
+    /// What it does.
+    pub(crate) flow: Arc<Dataflow>,
+    /// The resources that it was made of.
+    pub(crate) loaded: Arc<Loaded>,
+    /// The topics that lead to it.
+    pub(crate) routes: Vec<Routed>,
+    /// Its place in the log.
+    pub(crate) cursor: Option<Arc<Cursor>>,
 }
 
 /// Why a graph does not run.
@@ -86,7 +106,7 @@ pub enum StartError {
 
 impl StartError {
     /// AIO's reason code (AIO.md §9.7).
-    fn reason_code(&self) -> &'static str {
+    pub(crate) fn reason_code(&self) -> &'static str {
         match self {
             Self::Fetch(error) => error.reason_code(),
             Self::Definition { .. } => "DataflowGraphConfigurationFailed",
@@ -98,7 +118,7 @@ impl StartError {
 }
 
 /// A graph that can run, and is not connected yet.
-struct Ready {
+pub(crate) struct Ready {
     graph: GraphRuntime<Carry>,
     /// What leads to and from remote systems, and where its sinks lead to.
     ends: (Bridges, Vec<Exit>),
@@ -133,7 +153,24 @@ impl Graphs {
         let registry = Registry::new(data_dir.map(|dir| dir.join("registry")));
         let (broker, running, prepared) = (Arc::clone(broker), Mutex::default(), Mutex::default());
         let process = identity::of(data_dir);
-        Ok(Self { broker, modules, registry, schemas, process, health, running, prepared })
+        let (generation, changing) = (AtomicU64::new(0), tokio::sync::Mutex::default());
+        Ok(Self {
+            broker,
+            modules,
+            registry,
+            schemas,
+            process,
+            health,
+            running,
+            prepared,
+            changing,
+            generation,
+        })
+    }
+
+    /// The schemas that connections and operators ask for.
+    pub fn schemas(&self) -> &SchemaRegistry {
+        &self.schemas
     }
 
     /// The store that operators share with clients.
@@ -143,13 +180,13 @@ impl Graphs {
 
     /// Brings up to date what is shown of graphs: the metrics of their operations, and how they fare.
     pub fn observe(&self) {
-        let running: Vec<_> =
-            self.running.lock().iter().map(|(id, flow)| (id.clone(), Arc::clone(flow))).collect();
-        for (id, flow) in &running {
+        let running = self.running.lock().clone();
+        for RunningGraph { id, flow, .. } in &running {
             flow.show_operations();
             flow.bridges.show(&id.name);
             let crash = || flow.fault().map(|fault| ("DataflowGraphModuleRuntimeFault", fault));
-            match flow.bridges.fault().or_else(crash) {
+            let old = || flow.warning().map(|warning| ("DataflowGraphConfigurationFailed", warning));
+            match flow.bridges.fault().or_else(crash).or_else(old) {
                 Some((code, fault)) => self.health.set(id, State::Degraded, Some(code), fault),
                 None => self.health.set(id, State::Available, None, flow.remark().to_owned()),
             }
@@ -158,7 +195,7 @@ impl Graphs {
 
     /// Stops what leads to and from remote systems; what waits there is delivered if that is soon done.
     pub async fn stop_bridges(&self) {
-        let flows: Vec<_> = self.running.lock().iter().map(|(_, flow)| Arc::clone(flow)).collect();
+        let flows: Vec<_> = self.running.lock().iter().map(|graph| Arc::clone(&graph.flow)).collect();
         let mut stopping = tokio::task::JoinSet::new();
         for flow in flows {
             stopping.spawn(async move { flow.bridges.stop().await });
@@ -170,13 +207,13 @@ impl Graphs {
     /// whether they run or not. To be called before anybody can publish. Says what is lost of graphs that are gone.
     pub fn prepare(&self, loaded: &Loaded) -> Vec<String> {
         let mut all = self.prepared.lock();
-        for (at, plan) in loaded.plans().iter().enumerate() {
-            let (prepared, why) = restore::prepare(&self.broker, plan);
+        for plan in loaded.plans() {
+            let (prepared, why) = restore::prepare(&self.broker, &plan, &[]);
             let remark = why.map(|why| why.to_string()).unwrap_or_default();
             if !remark.is_empty() {
                 tracing::warn!(graph = %plan.id.name, "{remark}");
             }
-            all.insert(at, (prepared, remark));
+            all.insert(plan.id.clone(), (prepared, remark));
         }
         restore::end_others(&self.broker, loaded)
     }
@@ -184,6 +221,7 @@ impl Graphs {
     /// Starts every graph of `loaded` that can run, all at once. Returns when each has been tried; those whose
     /// registry is away are tried again in the background.
     pub async fn start(self: Arc<Self>, loaded: Arc<Loaded>) {
+        let _changing = self.changing.lock().await;
         gauge!("aio_dataflow_graphs").set(loaded.plans().len() as f64);
         gauge!("aio_dataflow_version", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         let mut starting = tokio::task::JoinSet::new();
@@ -198,11 +236,13 @@ impl Graphs {
         while starting.join_next().await.is_some() {}
     }
 
-    async fn try_again(self: Arc<Self>, loaded: Arc<Loaded>, at: usize) {
+    pub(crate) async fn try_again(self: Arc<Self>, loaded: Arc<Loaded>, at: usize) {
         let mut wait = RETRY_MIN;
+        let generation = self.generation.load(Ordering::Acquire);
         loop {
             tokio::time::sleep(wait).await;
-            if !self.try_start(&loaded, at).await {
+            let is_old = generation != self.generation.load(Ordering::Acquire);
+            if is_old || !self.try_start(&loaded, at).await {
                 return;
             }
             wait = (wait * 2).min(RETRY_MAX);
@@ -210,31 +250,36 @@ impl Graphs {
     }
 
     /// Starts one graph and says how it went. True when it is worth another try.
-    async fn try_start(&self, loaded: &Loaded, at: usize) -> bool {
+    pub(crate) async fn try_start(&self, loaded: &Arc<Loaded>, at: usize) -> bool {
         let plans = loaded.plans();
         let Some(plan) = plans.get(at) else { return false };
-        let name = &plan.id.name;
-        match self.start_one(at, plan).await {
-            Ok(flow) => {
-                self.running.lock().push((plan.id.clone(), flow));
-                let from: Vec<String> = plan.sources.iter().map(ToString::to_string).collect();
-                let to: Vec<String> = plan.destinations.iter().map(ToString::to_string).collect();
-                println!("graph {name}: running, {} → {}", from.join(", "), to.join(", "));
-                gauge!("aio_dataflow_active_dataflow_graphs").increment(1.0);
+        match self.make_ready(plan).await {
+            Ok(ready) => {
+                let graph = self.connect(loaded, plan, ready, None);
+                graph.flow.bridges.start(&graph.flow);
+                self.running.lock().push(graph);
+                say_running(plan);
+                gauge!("aio_dataflow_active_dataflow_graphs").set(self.running.lock().len() as f64);
                 false
             }
             Err(error) => {
-                let code = error.reason_code();
-                self.health.set(plan.id, State::Unavailable, Some(code), error.to_string());
-                eprintln!("graph {name}: not running ({code}): {error}");
-                counter!("aio_dataflow_graph_errors", "dataflow_id" => name.clone(), "error_code" => code)
-                    .increment(1);
+                self.say_failed(plan, &error);
                 matches!(error, StartError::Fetch(_))
             }
         }
     }
 
-    async fn start_one(&self, at: usize, plan: &GraphPlan<'_>) -> Result<Arc<Dataflow>, StartError> {
+    /// Says why a graph does not run.
+    pub(crate) fn say_failed(&self, plan: &GraphPlan<'_>, error: &StartError) {
+        let (name, code) = (&plan.id.name, error.reason_code());
+        self.health.set(plan.id, State::Unavailable, Some(code), error.to_string());
+        eprintln!("graph {name}: not running ({code}): {error}");
+        counter!("aio_dataflow_graph_errors", "dataflow_id" => name.clone(), "error_code" => code)
+            .increment(1);
+    }
+
+    /// Fetches, compiles and begins what a graph is made of; it is not connected yet.
+    pub(crate) async fn make_ready(&self, plan: &GraphPlan<'_>) -> Result<Ready, StartError> {
         let limits = limits(plan);
         let making = Making { plan, process: &self.process, schemas: &self.schemas, broker: &self.broker };
         let ends = Bridges::new(&making)?;
@@ -266,7 +311,7 @@ impl Graphs {
         let waits = Duration::from_millis(order.map_or(0, |order| u64::from(order.max_lateness_ms)));
         let lateness = plan.settings.allowed_lateness.unwrap_or(ALLOWED_LATENESS) + waits;
         graph.engine().set_lateness_ms(u64::try_from(lateness.as_millis()).unwrap_or(u64::MAX));
-        Ok(self.subscribe(at, plan, Ready { graph, ends, order, inline_budget: budget, remark }))
+        Ok(Ready { graph, ends, order, inline_budget: budget, remark })
     }
 
     /// What checks the connections that name a schema, and what there is to say about those whose schema is not known
@@ -300,24 +345,27 @@ impl Graphs {
         (checks, remarks.join("; "))
     }
 
-    /// Connects a graph that is ready to the topics of its sources and destinations.
-    fn subscribe(&self, at: usize, plan: &GraphPlan<'_>, ready: Ready) -> Arc<Dataflow> {
+    /// Connects a graph that is ready to the topics of its sources and destinations, in place of one that had these
+    /// topics before, if there was one. Its bridges do not run yet.
+    pub(crate) fn connect(
+        &self,
+        loaded: &Arc<Loaded>,
+        plan: &GraphPlan<'_>,
+        ready: Ready,
+        before: Option<&RunningGraph>,
+    ) -> RunningGraph {
         let Ready { graph, ends: (bridges, exits), order, inline_budget, remark } = ready;
-        let keeps_items = graph.keeps_items();
-        let may_wait = keeps_items || order.is_some() || bridges.lead_out();
-        let (prepared, more) = self.prepared.lock().remove(&at).unwrap_or_else(|| {
-            let (prepared, why) = restore::prepare(&self.broker, plan);
+        let may_wait = graph.keeps_items() || order.is_some() || bridges.lead_out();
+        let had = before.map_or(&[][..], |before| &before.routes);
+        let (mut prepared, more) = self.prepared.lock().remove(plan.id).unwrap_or_else(|| {
+            let (prepared, why) = restore::prepare(&self.broker, plan, had);
             (prepared, why.map(|why| why.to_string()).unwrap_or_default())
         });
         let remark = [remark, more].into_iter().filter(|remark| !remark.is_empty()).collect::<Vec<_>>();
-        let schema = |place: usize| {
-            let mut links = plan.links.iter().filter(|link| link.from == Start::Source(place));
-            links.find_map(|link| link.schema_ref)
-        };
         let parts = Parts {
             name: &plan.id.name,
             graph,
-            schemas: (0..plan.sources.len()).map(schema).collect(),
+            schemas: source_schemas(plan),
             exits,
             bridges,
             order,
@@ -330,21 +378,21 @@ impl Graphs {
         if may_wait {
             tokio::spawn(Arc::clone(&flow).keep_time());
         }
-        flow.bridges.start(&flow, keeps_items);
         prepared.sources.iter().for_each(|source| source.attach(&flow));
         match &prepared.cursor {
             Some(cursor) => {
                 cursor.attach(&flow);
                 self.broker.persistence().into_iter().for_each(|persistence| persistence.feed(cursor));
             }
-            None => restore::route(&self.broker, plan, &prepared),
+            None => prepared.routes = restore::route(&self.broker, plan, &prepared.sources, had),
         }
-        if prepared.is_new {
+        if prepared.is_new && before.is_none() {
             for (from, source) in plan.sources.iter().zip(&prepared.sources) {
                 self.feed_retained(from.filters.iter().map(ToString::to_string), source);
             }
         }
-        flow
+        let (id, loaded) = (plan.id.clone(), Arc::clone(loaded));
+        RunningGraph { id, flow, loaded, routes: prepared.routes, cursor: prepared.cursor }
     }
 
     /// Like any new subscriber, a source gets the retained messages of its topics [MQTT-3.3.1-9]; once, also when several
@@ -402,6 +450,22 @@ impl Graphs {
         }
         Ok(artifact)
     }
+}
+
+/// Says that a graph runs.
+pub(crate) fn say_running(plan: &GraphPlan<'_>) {
+    let from: Vec<String> = plan.sources.iter().map(ToString::to_string).collect();
+    let to: Vec<String> = plan.destinations.iter().map(ToString::to_string).collect();
+    println!("graph {}: running, {} → {}", plan.id.name, from.join(", "), to.join(", "));
+}
+
+/// The schema of what comes in, by source.
+fn source_schemas<'a>(plan: &GraphPlan<'a>) -> Vec<Option<&'a str>> {
+    let schema = |place: usize| {
+        let mut links = plan.links.iter().filter(|link| link.from == Start::Source(place));
+        links.find_map(|link| link.schema_ref)
+    };
+    (0..plan.sources.len()).map(schema).collect()
 }
 
 fn definition(reference: &str, bytes: &[u8]) -> Result<processing_core::graph::Graph, StartError> {

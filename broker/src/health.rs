@@ -1,9 +1,10 @@
 //! How each resource fares, in AIO's words (AIO.md §5, §9.7).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
-use config::{Loaded, ResourceId};
+use config::resource::common::OperationalMode;
+use config::{Finding, Loaded, ResourceId};
 use parking_lot::Mutex;
 use serde::Serialize;
 
@@ -39,6 +40,8 @@ struct Status {
 #[derive(Debug, Default)]
 pub struct Health {
     statuses: Mutex<BTreeMap<ResourceId, Status>>,
+    /// What was found when resources were read last.
+    findings: Mutex<Vec<Finding>>,
 }
 
 /// One resource, as it is shown.
@@ -55,30 +58,49 @@ impl Health {
     /// Of what has been read: what has errors cannot be used, graphs are about to be started.
     pub fn of(loaded: &Loaded) -> Self {
         let health = Self::default();
+        health.read(loaded);
+        health
+    }
+
+    /// Resources were read, for the first time or again. What was found that was not before.
+    pub fn read(&self, loaded: &Loaded) -> Vec<Finding> {
         for id in loaded.resources.declared() {
-            let is_graph = id.kind == "DataflowGraph";
-            let findings: Vec<_> = loaded.findings_of(id).collect();
-            let told = |findings: Vec<String>| findings.join("\n");
-            let errors = findings.iter().filter(|finding| finding.is_error()).map(ToString::to_string);
-            let errors: Vec<String> = errors.collect();
-            match (errors.is_empty(), is_graph) {
-                (false, true) => {
-                    health.set(
-                        id,
-                        State::Unavailable,
-                        Some("DataflowGraphConfigurationFailed"),
-                        told(errors),
-                    );
-                }
-                (false, false) => health.set(id, State::Unavailable, Some("ConfigError"), told(errors)),
-                (true, true) => health.set(id, State::Unknown, None, "it is being started".to_owned()),
-                (true, false) => {
-                    let notes = findings.iter().map(ToString::to_string).collect();
-                    health.set(id, State::Available, None, told(notes));
+            self.read_one(id, loaded);
+        }
+        let there: BTreeSet<&ResourceId> = loaded.resources.declared().collect();
+        self.statuses.lock().retain(|id, _| there.contains(id));
+        let before = std::mem::replace(&mut *self.findings.lock(), loaded.findings.clone());
+        let new = loaded.findings.iter().filter(|finding| !before.contains(finding));
+        new.cloned().collect()
+    }
+
+    fn read_one(&self, id: &ResourceId, loaded: &Loaded) {
+        let is_graph = id.kind == "DataflowGraph";
+        let findings: Vec<_> = loaded.findings_of(id).collect();
+        let told = |findings: Vec<String>| findings.join("\n");
+        let errors = findings.iter().filter(|finding| finding.is_error()).map(ToString::to_string);
+        let errors: Vec<String> = errors.collect();
+        let graph = loaded.resources.graphs.iter().find(|graph| graph.id == *id);
+        let disabled = graph.is_some_and(|graph| graph.spec.mode == OperationalMode::Disabled);
+        match (errors.is_empty(), is_graph) {
+            (false, true) => {
+                self.set(id, State::Unavailable, Some("DataflowGraphConfigurationFailed"), told(errors));
+            }
+            (false, false) => self.set(id, State::Unavailable, Some("ConfigError"), told(errors)),
+            (true, true) if disabled => self.set(id, State::Unknown, None, "it is disabled".to_owned()),
+            // Who starts graphs says more.
+            (true, true) => {
+                let known =
+                    self.statuses.lock().get(id).is_some_and(|status| status.status != State::Unknown);
+                if !known {
+                    self.set(id, State::Unknown, None, "it is being started".to_owned());
                 }
             }
+            (true, false) => {
+                let notes = findings.iter().map(ToString::to_string).collect();
+                self.set(id, State::Available, None, told(notes));
+            }
         }
-        health
     }
 
     /// Notes how a resource fares.

@@ -27,6 +27,8 @@ mod ordered;
 mod persistence;
 mod pipeline;
 mod reauthentication;
+mod reconcile;
+mod reload;
 mod replay;
 mod route;
 mod schemas;

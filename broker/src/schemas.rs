@@ -30,6 +30,12 @@ enum Fault {
 /// Reads all schemas there are. Returns what is wrong with those that cannot be used.
 pub fn load(loaded: &Loaded, directory: Option<&Path>) -> (Arc<SchemaRegistry>, Vec<Unusable>) {
     let registry = Arc::new(SchemaRegistry::default());
+    let unusable = read_into(&registry, loaded, directory);
+    (registry, unusable)
+}
+
+/// Reads all schemas there are, in place of those of the same name.
+pub fn read_into(registry: &SchemaRegistry, loaded: &Loaded, directory: Option<&Path>) -> Vec<Unusable> {
     let mut unusable = Vec::new();
     let mut take = |from: String, schema: Result<Schema, Fault>| match schema {
         Ok(schema) => registry.add(schema),
@@ -48,7 +54,7 @@ pub fn load(loaded: &Loaded, directory: Option<&Path>) -> (Arc<SchemaRegistry>, 
         let error = std::io::Error::from(std::io::ErrorKind::NotADirectory);
         take(directory.display().to_string(), Err(error.into()));
     }
-    (registry, unusable)
+    unusable
 }
 
 fn from_entries<'a>(

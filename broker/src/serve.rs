@@ -12,10 +12,11 @@ use broker_core::packet::ReasonCode;
 use broker_store::Store;
 use metrics::counter;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use parking_lot::Mutex;
 use processing::state_store::Quota;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 use crate::admin::{self, Admin};
 use crate::broker::Broker;
@@ -24,8 +25,8 @@ use crate::graphs::Graphs;
 use crate::health::Health;
 use crate::limits::Limits;
 use crate::listener::listeners::Listeners;
-use crate::listener::reload::{self, Watch};
 use crate::persistence::{self, Persistence, Policy};
+use crate::reload::{self, Watch};
 use crate::services::schema_registry::SchemaRegistryService;
 use crate::services::state_store::StateStoreService;
 use crate::{clock, delivery, housekeeping, listener, schemas, sys};
@@ -167,7 +168,16 @@ async fn serve(
     let (stop, stopped) = watch::channel(false);
     listeners.run(&broker, &stopped);
     drop(stopped);
-    tokio::spawn(Watch::new(listeners, options.files.clone()).run(read, hangup));
+    let watch = Arc::new(Watch {
+        listeners,
+        graphs: Arc::clone(&graphs),
+        health: Arc::clone(&admin.health),
+        paths: options.files.clone(),
+        schemas: options.schemas.clone(),
+        asked: Notify::new(),
+        files: Mutex::default(),
+    });
+    tokio::spawn(Arc::clone(&watch).run(read, hangup));
     if let Some(listener) = admin_listener {
         tokio::spawn(admin::run(listener, Arc::clone(&admin)));
     }

@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 /// A graph that can run: sources, graphs and destinations, and how they are connected.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct GraphPlan<'a> {
     /// The resource.
     pub id: &'a ResourceId,
@@ -42,7 +42,7 @@ pub struct GraphPlan<'a> {
 }
 
 /// One source.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SourcePlan<'a> {
     /// The name of the source node.
     pub node: &'a str,
@@ -55,7 +55,7 @@ pub struct SourcePlan<'a> {
 }
 
 /// What an endpoint is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum System<'a> {
     /// This broker.
     Local(&'a MqttSettings),
@@ -83,7 +83,7 @@ pub struct RemoteEndpoint {
 }
 
 /// One graph artifact.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct StagePlan<'a> {
     /// The name of the graph node.
     pub node: &'a str,
@@ -107,7 +107,7 @@ pub struct LinkPlan<'a> {
 }
 
 /// How artifacts are pulled.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RegistryPlan<'a> {
     /// The name of the RegistryEndpoint.
     pub name: &'a str,
@@ -120,7 +120,7 @@ pub struct RegistryPlan<'a> {
 }
 
 /// Where messages go.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct DestinationPlan<'a> {
     /// The name of the destination node.
     pub node: &'a str,

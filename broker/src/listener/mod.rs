@@ -8,10 +8,9 @@ pub mod listeners;
 mod methods;
 mod plan;
 mod port;
-pub mod reload;
 mod rules;
 mod secrets;
-mod seen;
+pub mod seen;
 
 use std::io;
 use std::net::SocketAddr;

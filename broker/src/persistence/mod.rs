@@ -210,6 +210,15 @@ impl Persistence {
         lsn.map(|Lsn(number)| number).ok()
     }
 
+    /// Waits until everything that was handed in so far is on disk.
+    pub async fn settled(&self) {
+        let (key, value) = (Bytes::from_static(CLOCK_KEY), self.clock_ms().to_le_bytes().to_vec().into());
+        if let Ok(number) = self.insist(vec![Event::KeySet { key, value }], 0) {
+            // A store that is closed ends with the broker.
+            let _ = self.written(number).await;
+        }
+    }
+
     /// Holds what a message was made of until the record of this number is written.
     pub fn hold(&self, number: u64, origins: Origins) {
         let mut held = self.held.lock();

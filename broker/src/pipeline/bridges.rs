@@ -118,8 +118,9 @@ impl Bridges {
         }
     }
 
-    /// Begins to bring messages to a graph, and to take away what comes out. `keeps_items`: items wait in it for their time.
-    pub fn start(&self, flow: &Arc<Dataflow>, keeps_items: bool) {
+    /// Begins to bring messages to a graph, and to take away what comes out.
+    pub fn start(&self, flow: &Arc<Dataflow>) {
+        let keeps_items = flow.keeps_items;
         let mut running = self.running.lock();
         for waiting in self.waiting.lock().drain(..) {
             running.push(match waiting {

@@ -160,6 +160,14 @@ impl Cursor {
         self.place.lock().flow = Arc::downgrade(flow);
     }
 
+    /// The graph is being stopped: entries stay in the log.
+    pub fn detach(&self) {
+        let mut place = self.place.lock();
+        place.flow = Weak::new();
+        // Entries that are in the graph may not come out any more.
+        place.behind.get_or_insert(0);
+    }
+
     /// Whether the graph runs.
     pub fn runs(&self) -> bool {
         self.place.lock().flow.strong_count() > 0

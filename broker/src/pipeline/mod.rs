@@ -62,6 +62,10 @@ const BEHIND_WAIT_MS: u64 = 10;
 const FAULT_IS_NEWS: Duration = Duration::from_secs(60);
 /// How long the metrics wait for somebody who is in the graph.
 const SHOW_WAIT: Duration = Duration::from_millis(20);
+/// How long what is in front of a graph may take when it is stopped.
+const STOP_WAIT: Duration = Duration::from_secs(5);
+/// Later than any window closes.
+const END_OF_TIME_MS: u64 = 1 << 48;
 /// No time at which anything is due.
 const NEVER: u64 = u64::MAX;
 
@@ -76,6 +80,10 @@ pub struct Dataflow {
     cursor: Option<Arc<Cursor>>,
     /// What leads to and from remote systems.
     pub bridges: Bridges,
+    /// Whether items wait inside for their time.
+    pub keeps_items: bool,
+    /// It is stopped: its timer and its thread end.
+    stopped: AtomicBool,
     /// Something was delivered to a remote system: what that was made of may be done.
     delivered: AtomicBool,
     /// Calls took longer than the inline budget: the graph runs on a thread of its own.
@@ -88,6 +96,8 @@ pub struct Dataflow {
     earlier: Notify,
     inline_budget: Duration,
     remark: Box<str>,
+    /// What is wrong with it, although it runs.
+    warning: Mutex<String>,
     /// The last time an operator crashed, and how.
     fault: Mutex<Option<(Instant, String)>>,
     warnings: Mutex<Warnings>,
@@ -207,8 +217,9 @@ impl Dataflow {
         let operations = Operations::new(name, graph.engine());
         let reference =
             |text: &str| MessageSchema::RegistryReference(Bytes::copy_from_slice(text.as_bytes()));
+        let keeps_items = graph.keeps_items();
         let running = Running {
-            keeps_items: graph.keeps_items(),
+            keeps_items,
             sorting: order.map(|order| schemas.iter().map(|_| sorting(order)).collect()),
             schemas: schemas.into_iter().map(|schema| schema.map(reference)).collect(),
             graph,
@@ -226,6 +237,8 @@ impl Dataflow {
             inbox: Mutex::default(),
             cursor,
             bridges,
+            keeps_items,
+            stopped: AtomicBool::new(false),
             delivered: AtomicBool::new(false),
             offloaded: AtomicBool::new(false),
             work: Condvar::new(),
@@ -233,6 +246,7 @@ impl Dataflow {
             earlier: Notify::new(),
             inline_budget,
             remark: remark.into(),
+            warning: Mutex::default(),
             fault: Mutex::default(),
             warnings: Mutex::default(),
             late: order.map(|order| order.late).unwrap_or_default(),
@@ -343,6 +357,9 @@ impl Dataflow {
         loop {
             let arrival = self.wait();
             let Some(broker) = self.broker.upgrade() else { return };
+            if arrival.is_none() && self.stopped.load(Ordering::Acquire) {
+                return;
+            }
             let mut running = self.running.lock();
             let emit = &mut |outcome| derived.push(outcome);
             match arrival {
@@ -375,6 +392,7 @@ impl Dataflow {
             let wait = match self.owner.load(Ordering::Acquire) {
                 0 => match inbox.pop_front() {
                     Some(arrival) => return Some(arrival),
+                    None if self.stopped.load(Ordering::Acquire) => return None,
                     None => self.until_due().unwrap_or(SLEEP_MAX).min(SLEEP_MAX),
                 },
                 _ => BUSY_WAIT,
@@ -642,6 +660,37 @@ impl Dataflow {
         self.metrics.busy.increment(1);
     }
 
+    /// Ends its timer and its thread, once what was left in front of it is through, and lets out what waits inside unless that
+    /// is in the log and comes again. Who is in it still goes on.
+    pub async fn stop(self: &Arc<Self>) {
+        let idle = || self.backlog() == 0 && self.owner.load(Ordering::Acquire) == 0;
+        let deadline = Instant::now() + STOP_WAIT;
+        while !idle() && Instant::now() < deadline {
+            tokio::time::sleep(BUSY_WAIT).await;
+        }
+        self.stopped.store(true, Ordering::Release);
+        self.earlier.notify_one();
+        self.work.notify_one();
+        if self.cursor.is_none()
+            && self.keeps_items
+            && let Some(broker) = self.broker.upgrade()
+        {
+            let mut turn = Turn::begin(&broker, clock::monotonic());
+            turn.publish_outcomes(self.let_out(&broker));
+            turn.finish();
+        }
+    }
+
+    /// Everything that waits inside, as if its time had come.
+    fn let_out(&self, broker: &Broker) -> Vec<Outcome> {
+        let mut outcomes = Vec::new();
+        let mut running = self.running.lock();
+        let inside = &mut *running;
+        inside.graph.advance(END_OF_TIME_MS, &mut inside.out);
+        self.hand_out(&mut running, broker, clock::wall(), &mut |outcome| outcomes.push(outcome));
+        outcomes
+    }
+
     /// The last crash of an operator, while it is news.
     pub fn fault(&self) -> Option<String> {
         let fault = self.fault.lock();
@@ -653,6 +702,16 @@ impl Dataflow {
         &self.remark
     }
 
+    /// Something is wrong with it, although it runs; nothing any more when this is empty.
+    pub fn warn(&self, warning: String) {
+        *self.warning.lock() = warning;
+    }
+
+    /// What is wrong with it, although it runs.
+    pub fn warning(&self) -> Option<String> {
+        Some(self.warning.lock().clone()).filter(|warning| !warning.is_empty())
+    }
+
     /// Brings the metrics of its operations up to date, unless somebody is in the graph for long.
     pub fn show_operations(&self) {
         if let Some(mut running) = self.running.try_lock_for(SHOW_WAIT) {
@@ -662,7 +721,7 @@ impl Dataflow {
 
     /// Lets time pass inside the graph, for as long as the broker runs.
     pub async fn keep_time(self: Arc<Self>) {
-        loop {
+        while !self.stopped.load(Ordering::Acquire) {
             let wait = if self.is_offloaded() { None } else { self.until_due() };
             match wait {
                 None => self.earlier.notified().await,

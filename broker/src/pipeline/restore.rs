@@ -22,6 +22,19 @@ pub struct Prepared {
     pub cursor: Option<Arc<Cursor>>,
     /// It had no place in the log before, or has none: it is due the retained messages of its topics.
     pub is_new: bool,
+    /// The topics that lead to them already.
+    pub routes: Vec<Routed>,
+}
+
+/// A topic filter that leads to a source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Routed {
+    /// The source's place among those of its graph.
+    pub place: usize,
+    /// The filter.
+    pub filter: String,
+    /// What the router knows the subscription by.
+    pub id: u64,
 }
 
 /// Why a graph's messages are not persisted, although it asks for that.
@@ -39,8 +52,13 @@ pub enum NotPersisted {
     NotAllowed,
 }
 
-/// Routes the topics of a graph to its sources, and finds its place in the log, if it asks for one.
-pub fn prepare(broker: &Arc<Broker>, plan: &GraphPlan<'_>) -> (Prepared, Option<NotPersisted>) {
+/// Routes the topics of a graph to its sources, and finds its place in the log, if it asks for one. `before` are the routes of
+/// the one whose place it takes.
+pub fn prepare(
+    broker: &Arc<Broker>,
+    plan: &GraphPlan<'_>,
+    before: &[Routed],
+) -> (Prepared, Option<NotPersisted>) {
     let place = match (plan.request_disk_persistence, broker.persistence()) {
         (false, _) => Ok(None),
         (true, None) => Err(NotPersisted::NoStore),
@@ -50,21 +68,40 @@ pub fn prepare(broker: &Arc<Broker>, plan: &GraphPlan<'_>) -> (Prepared, Option<
     let (place, why) = place.map_or_else(|why| (None, Some(why)), |place| (place, None));
     let is_new = place.as_ref().is_none_or(|(_, is_new)| *is_new);
     let cursor = place.map(|(cursor, _)| cursor);
-    let sources = (0..plan.sources.len()).map(|place| Source::new(place, cursor.clone())).collect();
-    let prepared = Prepared { sources, cursor, is_new };
-    if prepared.cursor.is_some() {
-        route(broker, plan, &prepared);
-    }
-    (prepared, why)
+    let sources: Vec<_> = (0..plan.sources.len()).map(|place| Source::new(place, cursor.clone())).collect();
+    let routes = match cursor {
+        Some(_) => route(broker, plan, &sources, before),
+        None => Vec::new(),
+    };
+    (Prepared { sources, cursor, is_new, routes }, why)
 }
 
-/// Leads the topics of a graph to its sources.
-pub fn route(broker: &Broker, plan: &GraphPlan<'_>, prepared: &Prepared) {
-    for (from, source) in plan.sources.iter().zip(&prepared.sources) {
-        let id = broker.number();
+/// Leads the topics of a graph to its sources. A route that was there before leads there from one message to the next.
+pub fn route(
+    broker: &Broker,
+    plan: &GraphPlan<'_>,
+    sources: &[Arc<Source>],
+    before: &[Routed],
+) -> Vec<Routed> {
+    let mut routes = Vec::new();
+    for (place, (from, source)) in plan.sources.iter().zip(sources).enumerate() {
+        let known = before.iter().find(|route| route.place == place).map(|route| route.id);
+        let id = known.unwrap_or_else(|| broker.number());
         for filter in &from.filters {
-            broker.subscribe_graph(&filter.to_string(), id, source, Options::everything());
+            let filter = filter.to_string();
+            broker.subscribe_graph(&filter, id, source, Options::everything());
+            routes.push(Routed { place, filter, id });
         }
+    }
+    routes
+}
+
+/// Takes away routes that are not among `kept`.
+pub fn unroute(broker: &Broker, routes: &[Routed], kept: &[Routed]) {
+    let gone =
+        |route: &&Routed| !kept.iter().any(|kept| (&kept.filter, kept.id) == (&route.filter, route.id));
+    for route in routes.iter().filter(gone) {
+        broker.unsubscribe(&route.filter, route.id);
     }
 }
 
@@ -126,12 +163,16 @@ fn changes(
     gone.chain(new).collect()
 }
 
-/// Ends the places of graphs that are gone; those of graphs that are there, but do not run, are kept as they are. What is
-/// lost by that is told, a line each.
+/// Ends the places of graphs that are gone; those of graphs that are there, but do not run, are kept as they are, and all of
+/// them while a file cannot be read. What is lost by that is told, a line each.
 pub fn end_others(broker: &Broker, loaded: &Loaded) -> Vec<String> {
     let Some(persistence) = broker.persistence() else { return Vec::new() };
     let name = |id: &ResourceId| Cursor::name_of(&id.namespace, &id.name);
-    let there: Vec<String> = loaded.resources.graphs.iter().map(|graph| name(&graph.id)).collect();
+    // In a file that cannot be read, any of them may stand.
+    if loaded.findings.iter().any(|finding| finding.is_error() && finding.resource.is_none()) {
+        return Vec::new();
+    }
+    let there: Vec<String> = loaded.resources.declared().map(name).collect();
     let (mut events, mut lines) = (Vec::new(), Vec::new());
     {
         let state = persistence.store.state();
