@@ -62,7 +62,8 @@ pub async fn run(listener: TcpListener, admin: Arc<Admin>) {
     }
 }
 
-fn answer(admin: &Admin, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+/// What is answered to one request.
+pub fn answer(admin: &Admin, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     if request.method() != Method::GET {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here\n");
     }

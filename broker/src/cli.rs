@@ -46,9 +46,27 @@ pub enum Command {
     Demo(Demo),
     /// Ask a running broker what there is.
     ///
-    /// `forebay get subscriptions` lists who subscribes to what, whether it is persisted, and how many messages wait. The
-    /// broker is asked at its admin address, which `forebay serve --admin` gives it.
+    /// `forebay get graphs` (endpoints, profiles, registries, listeners, …, all) lists resources and how they fare;
+    /// `forebay get graph NAME -o yaml` prints one with its status. `forebay get subscriptions` lists who subscribes to what, whether it
+    /// is persisted, and how many messages wait.
     Get(Get),
+    /// Write resources into the directory that a running broker watches.
+    ///
+    /// They are checked first, all together: when one has an error nothing is written. The broker follows at once. Prints a
+    /// line for each resource; ends with 1 when something is wrong.
+    Apply(Apply),
+    /// Delete resources from the directory that a running broker watches.
+    Delete(Delete),
+    /// Show how resources differ from those of a running broker.
+    ///
+    /// Ends with 0 when nothing differs, with 1 when something does, and with 2 when it cannot be told.
+    Diff(Diff),
+    /// Show everything about a resource: what it says, how it fares, and what happened to it.
+    Describe(Describe),
+    /// Show what happened to resources.
+    Events(Events),
+    /// Show the last lines of a running broker's log.
+    Logs(Logs),
     /// Carry out tests of graphs and operators: messages in, and what must come out.
     ///
     /// Looks for test descriptors, `*.test.yaml`, as Azure IoT Operations has them, and runs each in this process:
@@ -209,25 +227,139 @@ pub struct Validate {
     pub files: Vec<PathBuf>,
 }
 
+/// Where a running broker is.
+#[derive(Debug, Args)]
+pub struct At {
+    /// The data directory that the broker was started with; its control socket is in there.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// The control socket itself; without both, the environment's FOREBAY_SOCKET.
+    #[arg(long, value_name = "PATH", conflicts_with = "data_dir")]
+    pub socket: Option<PathBuf>,
+}
+
 /// Options of `get`.
 #[derive(Debug, Args)]
 pub struct Get {
-    /// What to list.
-    #[arg(value_enum, value_name = "WHAT")]
-    pub what: Listed,
-    /// The broker's admin address.
+    /// What to list: graphs, endpoints, profiles, registries, brokers, listeners, authentications, authorizations, secrets,
+    /// configmaps, all, or subscriptions.
+    #[arg(value_name = "WHAT")]
+    pub what: String,
+    /// Only the one of this name.
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+    /// Only of this namespace.
+    #[arg(short = 'n', long, value_name = "NAMESPACE")]
+    pub namespace: Option<String>,
+    /// For subscriptions: the broker's admin address.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9600")]
     pub admin: SocketAddr,
     /// How to print it.
-    #[arg(short = 'o', long, value_enum, default_value_t = Output::Table)]
-    pub output: Output,
+    #[arg(short = 'o', long, value_enum, default_value_t = Format::Table)]
+    pub output: Format,
+    /// Where the broker is.
+    #[command(flatten)]
+    pub at: At,
 }
 
-/// What `get` lists.
+/// Options of `apply`.
+#[derive(Debug, Args)]
+pub struct Apply {
+    /// Resources: a file of YAML or JSON, a directory of YAML files, or `-` for standard input; may be given several times.
+    #[arg(short = 'f', long = "file", value_name = "FILE|DIR|-", required = true)]
+    pub files: Vec<PathBuf>,
+    /// Check, and say what would be done, without doing it.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Where the broker is.
+    #[command(flatten)]
+    pub at: At,
+}
+
+/// Options of `delete`.
+#[derive(Debug, Args)]
+pub struct Delete {
+    /// The kind, as for `get`.
+    #[arg(value_name = "WHAT", requires = "name", required_unless_present = "files")]
+    pub what: Option<String>,
+    /// The name.
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+    /// Only of this namespace.
+    #[arg(short = 'n', long, value_name = "NAMESPACE")]
+    pub namespace: Option<String>,
+    /// The resources that stand in here; may be given several times.
+    #[arg(short = 'f', long = "file", value_name = "FILE|DIR|-")]
+    pub files: Vec<PathBuf>,
+    /// Say what would be done, without doing it.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Where the broker is.
+    #[command(flatten)]
+    pub at: At,
+}
+
+/// Options of `diff`.
+#[derive(Debug, Args)]
+pub struct Diff {
+    /// Resources, as for `apply`.
+    #[arg(short = 'f', long = "file", value_name = "FILE|DIR|-", required = true)]
+    pub files: Vec<PathBuf>,
+    /// Where the broker is.
+    #[command(flatten)]
+    pub at: At,
+}
+
+/// Options of `describe`.
+#[derive(Debug, Args)]
+pub struct Describe {
+    /// The kind, as for `get`.
+    #[arg(value_name = "WHAT")]
+    pub what: String,
+    /// The name.
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Only of this namespace.
+    #[arg(short = 'n', long, value_name = "NAMESPACE")]
+    pub namespace: Option<String>,
+    /// Where the broker is.
+    #[command(flatten)]
+    pub at: At,
+}
+
+/// Options of `events`.
+#[derive(Debug, Args)]
+pub struct Events {
+    /// Where the broker is.
+    #[command(flatten)]
+    pub at: At,
+}
+
+/// Options of `logs`.
+#[derive(Debug, Args)]
+pub struct Logs {
+    /// Only lines of this graph.
+    #[arg(value_name = "GRAPH")]
+    pub graph: Option<String>,
+    /// Go on with what is logged from now on.
+    #[arg(short = 'f', long)]
+    pub follow: bool,
+    /// Where the broker is.
+    #[command(flatten)]
+    pub at: At,
+}
+
+/// How resources are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Listed {
-    /// Subscriptions of clients and of persisted graphs.
-    Subscriptions,
+pub enum Format {
+    /// For people.
+    Table,
+    /// For people, with more columns.
+    Wide,
+    /// For programs.
+    Json,
+    /// As resources are written.
+    Yaml,
 }
 
 /// How things are printed.

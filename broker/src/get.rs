@@ -1,4 +1,4 @@
-//! `forebay get`: asks a running broker at its admin address.
+//! `forebay get subscriptions`: asks a running broker at its admin address.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// # Errors
 /// No broker answers there, or with something else.
 pub fn run(options: &cli::Get) -> Result<(), ServeError> {
-    let cli::Get { what: cli::Listed::Subscriptions, admin, output } = options;
+    let cli::Get { admin, output, .. } = options;
     let failed = |why: String| {
         ServeError::Start(format!(
             "no broker answers on http://{admin} ({why}); start it with `forebay serve --admin {admin}`, \
@@ -25,8 +25,13 @@ pub fn run(options: &cli::Get) -> Result<(), ServeError> {
     let runtime = runtime.map_err(|error| ServeError::Start(error.to_string()))?;
     let text = runtime.block_on(fetch(&format!("http://{admin}/subscriptions"))).map_err(failed)?;
     match output {
-        cli::Output::Json => println!("{text}"),
-        cli::Output::Table => {
+        cli::Format::Json => println!("{text}"),
+        cli::Format::Yaml => {
+            let all: serde_json::Value =
+                serde_json::from_str(&text).map_err(|error| failed(error.to_string()))?;
+            print!("{}", config::manifest::to_yaml(&all));
+        }
+        cli::Format::Table | cli::Format::Wide => {
             let subscriptions: Vec<Subscription> =
                 serde_json::from_str(&text).map_err(|error| failed(error.to_string()))?;
             print!("{}", listing::table(&subscriptions));

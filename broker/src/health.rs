@@ -1,12 +1,12 @@
 //! How each resource fares, in AIO's words (AIO.md §5, §9.7).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::SystemTime;
 
 use config::resource::common::OperationalMode;
 use config::{Finding, Loaded, ResourceId};
 use parking_lot::Mutex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// How well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -36,12 +36,36 @@ struct Status {
     last_update_time: String,
 }
 
+/// Something that happened to a resource.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// When, RFC 3339.
+    pub time: String,
+    /// `Normal` or `Warning`.
+    pub severity: String,
+    /// AIO's reason code, or what it is now.
+    pub reason: String,
+    /// The kind of the resource.
+    pub kind: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// What there is to say.
+    pub message: String,
+}
+
+/// Events that are kept.
+const EVENTS_MAX: usize = 1000;
+
 /// How all resources fare.
 #[derive(Debug, Default)]
 pub struct Health {
     statuses: Mutex<BTreeMap<ResourceId, Status>>,
     /// What was found when resources were read last.
     findings: Mutex<Vec<Finding>>,
+    /// What happened, the latest last.
+    events: Mutex<VecDeque<Event>>,
 }
 
 /// One resource, as it is shown.
@@ -111,7 +135,61 @@ impl Health {
         let last_transition_time =
             before.map_or_else(|| now.clone(), |before| before.last_transition_time.clone());
         let new = Status { status, reason_code, message, last_transition_time, last_update_time: now };
+        let news = statuses.get(id).is_none_or(|old| (old.status, old.reason_code) != (status, reason_code));
+        if news {
+            self.note(id, &new);
+        }
         statuses.insert(id.clone(), new);
+    }
+
+    fn note(&self, id: &ResourceId, status: &Status) {
+        let severity = match status.status {
+            State::Available | State::Unknown => "Normal",
+            State::Degraded | State::Unavailable => "Warning",
+        };
+        let reason = status.reason_code.map_or_else(|| format!("{:?}", status.status), ToOwned::to_owned);
+        let ResourceId { kind, namespace, name } = id.clone();
+        let (time, message) = (status.last_update_time.clone(), status.message.clone());
+        let mut events = self.events.lock();
+        if events.len() == EVENTS_MAX {
+            events.pop_front();
+        }
+        events.push_back(Event {
+            time,
+            severity: severity.to_owned(),
+            reason,
+            kind,
+            namespace,
+            name,
+            message,
+        });
+    }
+
+    /// What happened, the latest last.
+    pub fn events(&self) -> Vec<Event> {
+        self.events.lock().iter().cloned().collect()
+    }
+
+    /// The `status` of a resource: AIO's `healthState`, and what Kubernetes' tools look for.
+    pub fn status(&self, id: &ResourceId) -> Option<serde_json::Value> {
+        let statuses = self.statuses.lock();
+        let status = statuses.get(id)?;
+        let ready = match status.status {
+            State::Available => "True",
+            State::Unknown => "Unknown",
+            State::Degraded | State::Unavailable => "False",
+        };
+        let reason = status.reason_code.map_or_else(|| format!("{:?}", status.status), ToOwned::to_owned);
+        Some(serde_json::json!({
+            "healthState": status,
+            "conditions": [{
+                "type": "Ready",
+                "status": ready,
+                "reason": reason,
+                "message": status.message,
+                "lastTransitionTime": status.last_transition_time,
+            }],
+        }))
     }
 
     /// All of it as JSON: a list of resources, each with its `healthState`.

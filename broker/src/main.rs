@@ -9,6 +9,7 @@ mod cli;
 mod client;
 mod clock;
 mod connection;
+mod control;
 mod delivery;
 mod demo;
 mod get;
@@ -21,6 +22,7 @@ mod inbound;
 mod limits;
 mod listener;
 mod listing;
+mod logs;
 mod metrics;
 mod operations;
 mod ordered;
@@ -49,6 +51,7 @@ use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::{Command, New};
+use crate::control::commands;
 use crate::serve::ServeError;
 
 fn main() -> ExitCode {
@@ -61,13 +64,20 @@ fn main() -> ExitCode {
         .with_env_filter(filter)
         .with_target(false)
         .with_ansi(ansi)
-        .with_writer(std::io::stderr)
+        .with_writer(logs::Kept)
         .init();
     let result = match cli.command {
         Command::Serve(options) => serve::run(&options),
         Command::Validate(options) => return validate::run(&options),
         Command::Demo(options) => demo::run(&options),
-        Command::Get(options) => get::run(&options),
+        Command::Get(options) if options.what == "subscriptions" => get::run(&options),
+        Command::Get(options) => return commands::run(commands::get(&options)),
+        Command::Apply(options) => return commands::run(commands::apply(&options)),
+        Command::Delete(options) => return commands::run(commands::delete(&options)),
+        Command::Diff(options) => return commands::run(commands::diff(&options)),
+        Command::Describe(options) => return commands::run(commands::describe(&options)),
+        Command::Events(options) => return commands::run(commands::events(&options)),
+        Command::Logs(options) => return commands::run(commands::logs(&options)),
         Command::Test(options) => return workbench::test(&options),
         Command::Run(options) => return workbench::run(&options),
         Command::New(New::Operator(options)) => return workbench::new(&options),

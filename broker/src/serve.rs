@@ -21,6 +21,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use crate::admin::{self, Admin};
 use crate::broker::Broker;
 use crate::cli;
+use crate::control::{self, Control};
 use crate::graphs::Graphs;
 use crate::health::Health;
 use crate::limits::Limits;
@@ -178,6 +179,16 @@ async fn serve(
         files: Mutex::default(),
     });
     tokio::spawn(Arc::clone(&watch).run(read, hangup));
+    if let Some(data_dir) = options.data_dir.as_deref() {
+        match control::bind(data_dir) {
+            Ok(socket) => {
+                let control = Control { admin: Arc::clone(&admin), watch };
+                drop(tokio::spawn(control::run(socket, Arc::new(control))));
+            }
+            // Such as a path that is too long for a socket: everything else goes on.
+            Err(error) => tracing::warn!("there is no control socket in {}: {error}", data_dir.display()),
+        }
+    }
     if let Some(listener) = admin_listener {
         tokio::spawn(admin::run(listener, Arc::clone(&admin)));
     }

@@ -18,11 +18,13 @@
 //! It does not know how anything is carried out: no sockets, no WebAssembly, no broker. It opens
 //! files only in [`load`] and [`load_text`] (and lists them in [`files`]), and it does not watch them.
 
+mod arm;
 mod check;
 pub mod definition;
 pub mod descriptor;
 mod finding;
 mod load;
+pub mod manifest;
 mod pending;
 mod plan;
 mod read;

@@ -121,6 +121,10 @@ impl Resources {
             report.warning(document.position, "", message);
             return None;
         }
+        if crate::arm::is_body(document) {
+            let document = crate::arm::to_kubernetes(document, report)?;
+            return self.read_at(&document, path, report);
+        }
         let mut fields = Fields::open(document, path, report)?;
         let api_version: Option<Located<String>> = fields.required("apiVersion");
         let kind: Option<Located<String>> = fields.required("kind");

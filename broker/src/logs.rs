@@ -1,0 +1,118 @@
+//! The last lines of the log, for `forebay logs`.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Lines that are kept.
+const LINES_MAX: usize = 2_000;
+/// Longer ones are cut.
+const LINE_BYTES_MAX: usize = 8 << 10;
+
+static RING: Mutex<Ring> = Mutex::new(Ring { next: 0, lines: VecDeque::new() });
+
+struct Ring {
+    /// The number of the next line.
+    next: u64,
+    lines: VecDeque<String>,
+}
+
+/// Some lines of the log.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Lines {
+    /// Where to go on.
+    pub next: u64,
+    /// The lines.
+    pub lines: Vec<String>,
+}
+
+/// The lines from this number on that are still kept; of one graph only, if one is named.
+pub fn since(number: u64, graph: Option<&str>) -> Lines {
+    let ring = RING.lock();
+    let first = ring.next - ring.lines.len() as u64;
+    let skipped = usize::try_from(number.saturating_sub(first)).unwrap_or(usize::MAX);
+    // As `tracing` writes fields: `graph=name`, or in quotes.
+    let wanted = graph.map(|graph| [format!("graph={graph}"), format!("graph=\"{graph}\"")]);
+    let of_graph = |line: &&String| {
+        wanted.as_ref().is_none_or(|wanted| {
+            line.split([' ', '}', ':'])
+                .any(|word| wanted.iter().any(|wanted| word.trim_end_matches(',') == wanted))
+        })
+    };
+    let lines = ring.lines.iter().skip(skipped).filter(of_graph).cloned().collect();
+    Lines { next: ring.next, lines }
+}
+
+fn keep(text: &[u8]) {
+    let text = without_colours(&String::from_utf8_lossy(text));
+    let mut ring = RING.lock();
+    for line in text.lines() {
+        if ring.lines.len() == LINES_MAX {
+            ring.lines.pop_front();
+        }
+        let end = line.floor_char_boundary(LINE_BYTES_MAX);
+        ring.lines.push_back(line[..end].to_owned());
+        ring.next += 1;
+    }
+}
+
+/// A text without the sequences that colour terminals.
+fn without_colours(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("\u{1b}[") {
+        out.push_str(before);
+        rest = after.split_once('m').map_or("", |(_, after)| after);
+    }
+    out + rest
+}
+
+/// Writes to standard error, and keeps what it writes.
+pub struct Kept;
+
+impl MakeWriter<'_> for Kept {
+    type Writer = Line;
+
+    fn make_writer(&self) -> Line {
+        Line(Vec::new())
+    }
+}
+
+/// What is written for one event.
+pub struct Line(Vec<u8>);
+
+impl Write for Line {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        // Nobody can be told that nobody can be told.
+        let _ = io::stderr().write_all(&self.0);
+        keep(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_kept_without_colours_and_found_by_their_graph() {
+        keep(b"\x1b[2m10:00\x1b[0m \x1b[33mWARN\x1b[0m slow graph=one\nother graph=\"two\" x=1\n");
+        let all = since(0, None);
+        assert!(all.lines.iter().any(|line| line == "10:00 WARN slow graph=one"), "{all:?}");
+        assert_eq!(since(0, Some("two")).lines, ["other graph=\"two\" x=1"]);
+        assert!(since(all.next, None).lines.is_empty() && since(0, Some("on")).lines.is_empty());
+    }
+}
