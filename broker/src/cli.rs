@@ -67,6 +67,15 @@ pub enum Command {
     Events(Events),
     /// Show the last lines of a running broker's log.
     Logs(Logs),
+    /// Look now whether there is new content under the tags of graphs that run.
+    ///
+    /// What is new takes the place of what runs, between two messages, once it has begun well. The broker looks by itself
+    /// as well (`serve --registry-poll`).
+    Refresh(Refresh),
+    /// Have the version of a graph before the present one take over again.
+    ///
+    /// What it takes the place of does not come back by itself; `forebay refresh GRAPH` brings it back, and so does a restart.
+    Rollback(Rollback),
     /// Carry out tests of graphs and operators: messages in, and what must come out.
     ///
     /// Looks for test descriptors, `*.test.yaml`, as Azure IoT Operations has them, and runs each in this process:
@@ -163,6 +172,9 @@ pub struct Serve {
     /// Answer /livez, /readyz, /metrics, /status and /subscriptions over HTTP here.
     #[arg(long, value_name = "ADDR:PORT")]
     pub admin: Option<SocketAddr>,
+    /// How often registries are asked for new content under the tags of graphs that run; 0s for never.
+    #[arg(long, value_name = "DURATION", default_value = "1m")]
+    pub registry_poll: humantime::Duration,
     /// Let anybody in from other machines too. Without it, other machines only reach ports that ask clients who they are.
     #[arg(long)]
     pub allow_anonymous: bool,
@@ -344,6 +356,28 @@ pub struct Logs {
     /// Go on with what is logged from now on.
     #[arg(short = 'f', long)]
     pub follow: bool,
+    /// Where the broker is.
+    #[command(flatten)]
+    pub at: At,
+}
+
+/// Options of `refresh`.
+#[derive(Debug, Args)]
+pub struct Refresh {
+    /// Only this graph.
+    #[arg(value_name = "GRAPH")]
+    pub graph: Option<String>,
+    /// Where the broker is.
+    #[command(flatten)]
+    pub at: At,
+}
+
+/// Options of `rollback`.
+#[derive(Debug, Args)]
+pub struct Rollback {
+    /// The graph.
+    #[arg(value_name = "GRAPH")]
+    pub graph: String,
     /// Where the broker is.
     #[command(flatten)]
     pub at: At,

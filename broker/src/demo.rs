@@ -42,6 +42,7 @@ pub fn run(options: &cli::Demo) -> Result<(), ServeError> {
         state_store_keys: Quota::KEYS_MAX_DEFAULT,
         state_store_bytes: Quota::BYTES_MAX_DEFAULT,
         admin: None,
+        registry_poll: Duration::ZERO.into(),
         allow_anonymous: false,
     };
     serve::run_with(&serve, move |address| {

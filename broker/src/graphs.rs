@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use processing::host::{Host, HostError, OnOverrun, Options as HostOptions};
 use processing::limits::Limits;
 use processing::module::Modules;
-use processing::registry::{Auth, Endpoint, Location, PlainHttp, Registry, RegistryError};
+use processing::registry::{Artifact, Auth, Digest, Endpoint, Location, PlainHttp, Registry, RegistryError};
 use processing::runtime::{Flow, GraphError, GraphRuntime, Stage};
 use processing::schema::{SchemaCheck, SchemaRef, SchemaRegistry};
 use processing::state_store::{Quota, StateStore};
@@ -50,7 +50,7 @@ const RETAINED_BATCH: usize = 256;
 pub struct Graphs {
     pub(crate) broker: Arc<Broker>,
     modules: Arc<Modules>,
-    registry: Registry,
+    pub(crate) registry: Registry,
     schemas: Arc<SchemaRegistry>,
     /// Tells this process from others in remote systems.
     process: String,
@@ -77,6 +77,23 @@ pub(crate) struct RunningGraph {
     pub(crate) routes: Vec<Routed>,
     /// Its place in the log.
     pub(crate) cursor: Option<Arc<Cursor>>,
+    /// What it was made of.
+    pub(crate) pulled: Arc<Vec<Pulled>>,
+    /// What the one before it was made of, if that was another version of the same.
+    pub(crate) previous: Option<Arc<Vec<Pulled>>>,
+    /// What is not to take its place: it was given up, or could not be begun.
+    pub(crate) refused: Vec<Digest>,
+}
+
+/// An artifact that a graph was made of.
+#[derive(Clone)]
+pub(crate) struct Pulled {
+    /// Where it is from.
+    pub(crate) endpoint: Endpoint,
+    /// As the graph names it.
+    pub(crate) reference: String,
+    /// What came.
+    pub(crate) artifact: Artifact,
 }
 
 /// Why a graph does not run.
@@ -126,6 +143,8 @@ pub(crate) struct Ready {
     inline_budget: Duration,
     /// What there is to say about it while it runs.
     remark: String,
+    /// What it is made of.
+    pub(crate) pulled: Arc<Vec<Pulled>>,
 }
 
 impl Graphs {
@@ -253,7 +272,7 @@ impl Graphs {
     pub(crate) async fn try_start(&self, loaded: &Arc<Loaded>, at: usize) -> bool {
         let plans = loaded.plans();
         let Some(plan) = plans.get(at) else { return false };
-        match self.make_ready(plan).await {
+        match self.make_ready(plan, &[]).await {
             Ok(ready) => {
                 let graph = self.connect(loaded, plan, ready, None);
                 graph.flow.bridges.start(&graph.flow);
@@ -278,14 +297,18 @@ impl Graphs {
             .increment(1);
     }
 
-    /// Fetches, compiles and begins what a graph is made of; it is not connected yet.
-    pub(crate) async fn make_ready(&self, plan: &GraphPlan<'_>) -> Result<Ready, StartError> {
+    /// Fetches, compiles and begins what a graph is made of; it is not connected yet. What is among `pinned` is not fetched.
+    pub(crate) async fn make_ready(
+        &self,
+        plan: &GraphPlan<'_>,
+        pinned: &[Pulled],
+    ) -> Result<Ready, StartError> {
         let limits = limits(plan);
         let making = Making { plan, process: &self.process, schemas: &self.schemas, broker: &self.broker };
         let ends = Bridges::new(&making)?;
-        let mut stages = Vec::new();
+        let (mut stages, mut pulled) = (Vec::new(), Vec::new());
         for stage in &plan.stages {
-            stages.push(self.fetch_stage(plan, stage).await?);
+            stages.push(self.fetch_stage(plan, stage, pinned, &mut pulled).await?);
         }
         let (checks, remark) = self.checks(plan, &mut stages);
         let name = |node: &str| node.to_owned();
@@ -311,7 +334,7 @@ impl Graphs {
         let waits = Duration::from_millis(order.map_or(0, |order| u64::from(order.max_lateness_ms)));
         let lateness = plan.settings.allowed_lateness.unwrap_or(ALLOWED_LATENESS) + waits;
         graph.engine().set_lateness_ms(u64::try_from(lateness.as_millis()).unwrap_or(u64::MAX));
-        Ok(Ready { graph, ends, order, inline_budget: budget, remark })
+        Ok(Ready { graph, ends, order, inline_budget: budget, remark, pulled: Arc::new(pulled) })
     }
 
     /// What checks the connections that name a schema, and what there is to say about those whose schema is not known
@@ -354,7 +377,7 @@ impl Graphs {
         ready: Ready,
         before: Option<&RunningGraph>,
     ) -> RunningGraph {
-        let Ready { graph, ends: (bridges, exits), order, inline_budget, remark } = ready;
+        let Ready { graph, ends: (bridges, exits), order, inline_budget, remark, pulled } = ready;
         let may_wait = graph.keeps_items() || order.is_some() || bridges.lead_out();
         let had = before.map_or(&[][..], |before| &before.routes);
         let (mut prepared, more) = self.prepared.lock().remove(plan.id).unwrap_or_else(|| {
@@ -392,7 +415,16 @@ impl Graphs {
             }
         }
         let (id, loaded) = (plan.id.clone(), Arc::clone(loaded));
-        RunningGraph { id, flow, loaded, routes: prepared.routes, cursor: prepared.cursor }
+        RunningGraph {
+            id,
+            flow,
+            loaded,
+            routes: prepared.routes,
+            cursor: prepared.cursor,
+            pulled,
+            previous: None,
+            refused: Vec::new(),
+        }
     }
 
     /// Like any new subscriber, a source gets the retained messages of its topics [MQTT-3.3.1-9]; once, also when several
@@ -419,13 +451,19 @@ impl Graphs {
     }
 
     /// Fetches a graph artifact and its modules.
-    async fn fetch_stage(&self, plan: &GraphPlan<'_>, stage: &StagePlan<'_>) -> Result<Stage, StartError> {
+    async fn fetch_stage(
+        &self,
+        plan: &GraphPlan<'_>,
+        stage: &StagePlan<'_>,
+        pinned: &[Pulled],
+        pulled: &mut Vec<Pulled>,
+    ) -> Result<Stage, StartError> {
         let endpoint = endpoint(&stage.registry);
-        let artifact = self.fetch(&endpoint, &stage.artifact.to_string()).await?;
+        let artifact = self.fetch(&endpoint, &stage.artifact.to_string(), pinned, pulled).await?;
         let graph = definition(&artifact.reference, &artifact.bytes)?;
         let mut modules = HashMap::new();
         for reference in graph.modules() {
-            let module = self.fetch(&endpoint, reference).await?;
+            let module = self.fetch(&endpoint, reference, pinned, pulled).await?;
             modules.insert(reference.to_owned(), module.bytes);
         }
         let settings: Vec<(String, String)> =
@@ -440,14 +478,23 @@ impl Graphs {
         &self,
         endpoint: &Endpoint,
         reference: &str,
-    ) -> Result<processing::registry::Artifact, RegistryError> {
-        let artifact = self.registry.pull(endpoint, reference).await?;
+        pinned: &[Pulled],
+        pulled: &mut Vec<Pulled>,
+    ) -> Result<Artifact, RegistryError> {
+        let pin =
+            pinned.iter().find(|it| it.reference == reference && it.endpoint.location == endpoint.location);
+        let artifact = match pin {
+            Some(pin) => pin.artifact.clone(),
+            None => self.registry.pull(endpoint, reference).await?,
+        };
         if let Some(why) = &artifact.fallback {
             tracing::warn!(
                 "{}: taken from the cache, since the registry does not answer: {why}",
                 artifact.reference
             );
         }
+        let (endpoint, reference) = (endpoint.clone(), reference.to_owned());
+        pulled.push(Pulled { endpoint, reference, artifact: artifact.clone() });
         Ok(artifact)
     }
 }

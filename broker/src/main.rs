@@ -30,6 +30,7 @@ mod persistence;
 mod pipeline;
 mod reauthentication;
 mod reconcile;
+mod refresh;
 mod reload;
 mod replay;
 mod route;
@@ -77,6 +78,8 @@ fn main() -> ExitCode {
         Command::Diff(options) => return commands::run(commands::diff(&options)),
         Command::Describe(options) => return commands::run(commands::describe(&options)),
         Command::Events(options) => return commands::run(commands::events(&options)),
+        Command::Refresh(options) => return commands::run(commands::refresh(&options)),
+        Command::Rollback(options) => return commands::run(commands::rollback(&options)),
         Command::Logs(options) => return commands::run(commands::logs(&options)),
         Command::Test(options) => return workbench::test(&options),
         Command::Run(options) => return workbench::run(&options),

@@ -77,7 +77,7 @@ impl Graphs {
                 .for_each(|it| it.loaded = Arc::clone(&loaded));
             return;
         }
-        match self.make_ready(plan).await {
+        match self.make_ready(plan, &[]).await {
             Ok(ready) => self.exchange(&loaded, plan, ready, &before).await,
             Err(error) => {
                 let code = error.reason_code();
@@ -92,14 +92,14 @@ impl Graphs {
     }
 
     /// Another takes a graph's place.
-    async fn exchange(
+    pub(crate) async fn exchange(
         &self,
         loaded: &Arc<Loaded>,
         plan: &GraphPlan<'_>,
         ready: Ready,
         before: &RunningGraph,
     ) {
-        let after = match &before.cursor {
+        let mut after = match &before.cursor {
             Some(cursor) => {
                 // Its messages wait in the log until the other is there.
                 cursor.detach();
@@ -119,6 +119,7 @@ impl Graphs {
         };
         restore::unroute(&self.broker, &before.routes, &after.routes);
         after.flow.bridges.start(&after.flow);
+        after.previous = Some(Arc::clone(&before.pulled));
         let mut running = self.running.lock();
         running.retain(|graph| graph.id != *plan.id);
         running.push(after);

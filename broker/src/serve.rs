@@ -194,6 +194,9 @@ async fn serve(
     }
     tokio::spawn(housekeeping::run(Arc::clone(&broker)));
     tokio::spawn(sys::run(Arc::clone(&broker)));
+    if !options.registry_poll.is_zero() {
+        tokio::spawn(Arc::clone(&graphs).watch_registries(*options.registry_poll));
+    }
     let begun = tokio::spawn(async move {
         graphs.start(loaded).await;
         admin.ready.store(true, Ordering::Release);

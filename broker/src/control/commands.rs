@@ -16,6 +16,7 @@ use super::{LogsWanted, Order, socket};
 use crate::cli::{self, Format};
 use crate::health::Event;
 use crate::logs::Lines;
+use crate::refresh::Refreshed;
 
 /// How often `logs -f` looks for more.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
@@ -331,4 +332,21 @@ pub async fn logs(options: &cli::Logs) -> Result<ExitCode, Failed> {
         after = next;
         tokio::time::sleep(LOOK_EVERY).await;
     }
+}
+
+/// `refresh`.
+pub async fn refresh(options: &cli::Refresh) -> Result<ExitCode, Failed> {
+    let all: Vec<Refreshed> = ask(&place(&options.at)?, "/refresh", Some(&options.graph)).await?;
+    if let (Some(graph), true) = (&options.graph, all.is_empty()) {
+        return Err(vec![format!("graph {graph} does not run")]);
+    }
+    all.iter().for_each(|it| println!("graph {}: {}", it.graph, it.outcome));
+    Ok(if all.iter().all(|it| it.done) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// `rollback`.
+pub async fn rollback(options: &cli::Rollback) -> Result<ExitCode, Failed> {
+    let it: Refreshed = ask(&place(&options.at)?, "/rollback", Some(&options.graph)).await?;
+    println!("graph {}: {}", it.graph, it.outcome);
+    Ok(if it.done { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

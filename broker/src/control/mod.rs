@@ -112,16 +112,35 @@ impl Control {
             Ok(body) => body.to_bytes(),
             Err(error) => return refuse(StatusCode::PAYLOAD_TOO_LARGE, &[error.to_string()]),
         };
+        match path.as_str() {
+            "/refresh" => return self.refresh(&body).await,
+            "/rollback" => return self.roll_back(&body).await,
+            _ => {}
+        }
         // Files are read and written: that is not for a thread that passes messages.
         let answered = tokio::task::spawn_blocking(move || self.carry_out(&path, &body)).await;
         answered.unwrap_or_else(|error| refuse(StatusCode::INTERNAL_SERVER_ERROR, &[error.to_string()]))
+    }
+
+    async fn refresh(&self, body: &[u8]) -> Response<Full<Bytes>> {
+        match serde_json::from_slice::<Option<String>>(body) {
+            Ok(graph) => json(&self.admin.graphs.refresh(graph.as_deref()).await),
+            Err(error) => refuse(StatusCode::BAD_REQUEST, &[error.to_string()]),
+        }
+    }
+
+    async fn roll_back(&self, body: &[u8]) -> Response<Full<Bytes>> {
+        match serde_json::from_slice::<String>(body) {
+            Ok(graph) => json(&self.admin.graphs.roll_back(&graph).await),
+            Err(error) => refuse(StatusCode::BAD_REQUEST, &[error.to_string()]),
+        }
     }
 
     fn carry_out(&self, path: &str, body: &[u8]) -> Response<Full<Bytes>> {
         match path {
             "/resources" => with(body, |wanted: Wanted| {
                 self.admin.graphs.observe();
-                Ok(show::resources(&self.watch, &self.admin.health, &wanted))
+                Ok(show::resources(&self.watch, &self.admin, &wanted))
             }),
             "/apply" => with(body, |order: Order| apply::apply(&self.watch, &order.text, order.dry_run)),
             "/delete" => with(body, |order: apply::Deletion| apply::delete(&self.watch, &order)),

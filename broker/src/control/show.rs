@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::apply::Wanted;
-use crate::health::Health;
+use crate::admin::Admin;
 use crate::reload::Watch;
 
 /// What stands in place of what is secret.
@@ -29,13 +29,18 @@ pub struct Shown {
 }
 
 /// The resources that are wanted.
-pub fn resources(watch: &Watch, health: &Health, wanted: &Wanted) -> Vec<Shown> {
+pub fn resources(watch: &Watch, admin: &Admin, wanted: &Wanted) -> Vec<Shown> {
     let all = manifests(&watch.paths).into_iter().filter(|manifest| wanted.is(&manifest.id));
     let mut shown: Vec<Shown> = all
         .map(|manifest| {
             let mut resource = manifest.value;
             hide(&mut resource, None);
-            if let (Value::Object(fields), Some(status)) = (&mut resource, health.status(&manifest.id)) {
+            if let (Value::Object(fields), Some(mut status)) =
+                (&mut resource, admin.health.status(&manifest.id))
+            {
+                if let Some(artifacts) = admin.graphs.artifacts(&manifest.id) {
+                    status["artifacts"] = artifacts;
+                }
                 fields.insert("status".to_owned(), status);
             }
             let config::ResourceId { kind, namespace, name } = manifest.id;

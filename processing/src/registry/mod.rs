@@ -110,6 +110,32 @@ impl Registry {
         result
     }
 
+    /// What `reference` names at `endpoint` now: the digest of its manifest. Asks the registry, never the cache, and
+    /// fetches no layer.
+    ///
+    /// # Errors
+    /// As [`pull`](Self::pull).
+    pub async fn look_up(&self, endpoint: &Endpoint, reference: &str) -> Result<Digest, RegistryError> {
+        let target = Target::resolve(endpoint, reference)
+            .map_err(|cause| RegistryError::new(reference::describe(endpoint, reference), cause))?;
+        let looked_up = async {
+            match (&endpoint.location, &target.selector) {
+                (_, Selector::Digest(digest)) => Ok(digest.clone()),
+                (Location::Layout(dir), _) => {
+                    let (dir, target, limits) = (dir.clone(), target.clone(), endpoint.limits.clone());
+                    Ok(blocking(move || layout::read(&dir, &target, &limits)).await??.manifest_digest)
+                }
+                (Location::Remote { .. }, selector) => {
+                    let wire = Wire::new(endpoint, &target).await?;
+                    Ok(self.fetch_manifest(&wire, selector).await?.1)
+                }
+            }
+        };
+        within(limit_of(endpoint), looked_up)
+            .await
+            .map_err(|cause| RegistryError::new(target.to_string(), cause))
+    }
+
     async fn pull_target(&self, endpoint: &Endpoint, target: &Target) -> Result<Artifact, RegistryError> {
         let full = target.to_string();
         match &endpoint.location {
