@@ -8,6 +8,7 @@
 
 pub mod artifact;
 pub mod bystander;
+pub mod collector;
 pub mod conversation;
 pub mod forebay;
 pub mod http;

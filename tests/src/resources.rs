@@ -285,3 +285,23 @@ spec:
     }
     text
 }
+
+/// A DataflowEndpoint `name` of an OpenTelemetry collector at `host`, with these lines below `openTelemetrySettings`.
+pub fn telemetry_endpoint(name: &str, host: &str, settings: &[&str]) -> String {
+    let mut text = format!(
+        "apiVersion: connectivity.iotoperations.azure.com/v1
+kind: DataflowEndpoint
+metadata:
+  name: {name}
+  namespace: azure-iot-operations
+spec:
+  endpointType: OpenTelemetry
+  openTelemetrySettings:
+    host: {host}
+"
+    );
+    for line in settings.iter().flat_map(|settings| settings.lines()) {
+        text += &format!("    {line}\n");
+    }
+    text
+}

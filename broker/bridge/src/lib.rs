@@ -12,12 +12,14 @@ mod intake;
 pub mod kafka;
 #[cfg(feature = "mqtt")]
 pub mod mqtt;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 mod parcel;
 mod queue;
 mod report;
 mod system;
 mod ticket;
-#[cfg(feature = "mqtt")]
+#[cfg(any(feature = "mqtt", feature = "otlp"))]
 mod tls;
 
 use std::future::Future;

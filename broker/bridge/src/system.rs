@@ -79,6 +79,9 @@ pub fn destination(outward: Outward) -> Result<Box<dyn Destination>, Unusable> {
         EndpointSettings::Kafka(_) => Ok(Box::new(crate::kafka::KafkaDestination::new(&outward)?)),
         #[cfg(not(feature = "kafka"))]
         EndpointSettings::Kafka(_) => Err(Unusable::not_built(&outward.endpoint, "kafka")),
+        #[cfg(feature = "otlp")]
+        EndpointSettings::OpenTelemetry(_) => Ok(Box::new(crate::otlp::OtlpDestination::new(&outward)?)),
+        #[cfg(not(feature = "otlp"))]
         EndpointSettings::OpenTelemetry(_) => Err(Unusable::not_built(&outward.endpoint, "otlp")),
         _ => Err(Unusable::not_built(&outward.endpoint, "storage")),
     }
