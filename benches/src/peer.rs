@@ -29,6 +29,8 @@ pub enum Kind {
     Mosquitto,
     /// rumqttd from crates.io, embedded in `rumqttd-peer`.
     Rumqttd,
+    /// The same with this project's graphs inside, `forebay-rumqttd`: in the scenarios that need one.
+    Plugin,
 }
 
 impl fmt::Display for Kind {
@@ -37,6 +39,7 @@ impl fmt::Display for Kind {
             Kind::Forebay => "forebay",
             Kind::Mosquitto => "mosquitto",
             Kind::Rumqttd => "rumqttd",
+            Kind::Plugin => "plugin",
         })
     }
 }
@@ -50,6 +53,8 @@ pub struct Bench {
     pub mosquitto: PathBuf,
     /// The `rumqttd-peer` executable.
     pub rumqttd: PathBuf,
+    /// The `forebay-rumqttd` executable.
+    pub plugin: PathBuf,
     /// The `sidecar` executable.
     pub sidecar: PathBuf,
     /// Resource file whose graph turns `sensor/temperature/raw` into `sensor/temperature/processed`.
@@ -67,6 +72,7 @@ impl Bench {
             Kind::Forebay => &self.forebay,
             Kind::Mosquitto => &self.mosquitto,
             Kind::Rumqttd => &self.rumqttd,
+            Kind::Plugin => &self.plugin,
         }
     }
 
@@ -75,9 +81,9 @@ impl Bench {
         pin(self.load_cpu)
     }
 
-    /// Starts `kind` and waits until it takes connections. With `transform`, forebay gets the sample graph and the
-    /// others an external converter on the same core. With `persist`, mosquitto writes down every change; what forebay writes
-    /// down is what clients ask for.
+    /// Starts `kind` and waits until it takes connections. With `transform`, forebay and the plugin get the sample
+    /// graph and the others an external converter on the same core. With `persist`, mosquitto writes down every change; what
+    /// forebay writes down is what clients ask for.
     pub fn start(&self, kind: Kind, version: Version, transform: bool, persist: bool) -> Result<Broker> {
         let dir = TempDir::new()?;
         let addr = free_addr()?;
@@ -100,13 +106,18 @@ impl Bench {
             Kind::Rumqttd => {
                 command.arg(addr.to_string()).arg(if version == Version::V5 { "5" } else { "4" });
             }
+            Kind::Plugin => {
+                let version = if version == Version::V5 { "5" } else { "3.1.1" };
+                command.arg("--listen").arg(addr.to_string()).arg("--mqtt").arg(version);
+                command.arg("-f").arg(&self.graph);
+            }
         }
         let mut broker = Broker { addr, processes: Vec::new(), log: dir.path().join("log"), dir };
         broker.spawn(command, self)?;
         broker.wait_until("it takes connections", || TcpStream::connect(addr).is_ok())?;
         if let Some(admin) = admin {
             broker.wait_until("its graph runs", || ready(admin))?;
-        } else if transform {
+        } else if transform && kind != Kind::Plugin {
             let mut sidecar = Command::new(&self.sidecar);
             sidecar.arg(addr.to_string()).arg(if version == Version::V5 { "5" } else { "4" });
             broker.spawn(sidecar, self)?;

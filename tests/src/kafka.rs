@@ -68,10 +68,25 @@ impl Kafka {
         let script = "import sys\nfrom confluent_kafka.admin import AdminClient, NewTopic\n\
             admin = AdminClient({'bootstrap.servers': sys.argv[1]})\n\
             [it.result() for it in admin.create_topics([NewTopic(sys.argv[2], int(sys.argv[3]), 1)]).values()]\n";
+        self.python(script, &[topic, &partitions.to_string()]);
+    }
+
+    /// How many messages of a topic of so many partitions a group is done with.
+    pub fn committed(&self, group: &str, topic: &str, partitions: u32) -> u64 {
+        let script = "import sys\nfrom confluent_kafka import Consumer, TopicPartition\n\
+            consumer = Consumer({'bootstrap.servers': sys.argv[1], 'group.id': sys.argv[2]})\n\
+            asked = [TopicPartition(sys.argv[3], it) for it in range(int(sys.argv[4]))]\n\
+            print(sum(max(it.offset, 0) for it in consumer.committed(asked, timeout=10)))\n";
+        let output = self.python(script, &[group, topic, &partitions.to_string()]);
+        output.trim().parse().unwrap_or_else(|_| panic!("a number: {output}"))
+    }
+
+    fn python(&self, script: &str, arguments: &[&str]) -> String {
         let mut command = Command::new(repository().join(".tools/clients/bin/python"));
-        command.args(["-c", script, &self.addr.to_string(), topic, &partitions.to_string()]);
+        command.args(["-c", script, &self.addr.to_string()]).args(arguments);
         let (status, output) = process::run(command);
         assert!(status.success(), "{output}");
+        output
     }
 
     /// Runs kcat with these arguments and this input; what it printed.

@@ -146,13 +146,16 @@ fn three_processes_are_one_group_and_one_that_is_killed_loses_nothing() {
     brokers.push(places[2].serve().start());
     wait_values(&server, "cooked", 0..2_000);
     // What is committed does not come again.
+    wait::until("all of it is committed", || match server.committed("workers", "raw", 6) {
+        2_000 => Ok(()),
+        other => Err(format!("{other} are")),
+    });
     brokers.clear();
     let before = server.consume("cooked", "%s").len();
     let _brokers: Vec<Forebay> = places.iter().map(|place| place.serve().start()).collect();
     server.produce("raw", &[], &lines(2_000..2_001));
     wait_values(&server, "cooked", 0..2_001);
-    let again = server.consume("cooked", "%s").len() - before - 1;
-    assert!(again < 500, "{again} came again");
+    assert_eq!(server.consume("cooked", "%s").len() - before, 1, "only the new one came");
 }
 
 #[test]

@@ -16,13 +16,13 @@ use forebay_benches::wire::Version;
 /// forebay beside its peers: rates, latency, memory and broker CPU, in one run.
 ///
 /// Build everything it runs first:
-///   cargo build --profile dist -p forebay -p forebay-benches --features forebay-benches/peers
+///   cargo build --profile dist -p forebay -p forebay-rumqttd -p forebay-benches --features forebay-benches/peers
 ///   cargo run --profile dist -p forebay-benches --features peers --bin compare
 #[derive(Parser)]
 #[command(verbatim_doc_comment)]
 struct Options {
     /// Brokers to run; those that are not there are named and left out.
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Kind::Forebay, Kind::Mosquitto, Kind::Rumqttd])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Kind::Forebay, Kind::Mosquitto, Kind::Rumqttd, Kind::Plugin])]
     brokers: Vec<Kind>,
     /// Scenarios to run; all when not given.
     #[arg(long, value_enum, value_delimiter = ',')]
@@ -94,8 +94,9 @@ fn compare(options: Options) -> Result<bool> {
         measured: Duration::from_secs_f64(seconds),
         connections: if options.quick { options.connections.min(1000) } else { options.connections },
     };
-    let mut rows: Vec<Row> =
-        scenarios.iter().flat_map(|s| brokers.iter().map(|broker| Row::new(*s, *broker))).collect();
+    let pairs = scenarios.iter().flat_map(|scenario| brokers.iter().map(move |broker| (*scenario, *broker)));
+    let measured = pairs.filter(|(scenario, broker)| *broker != Kind::Plugin || scenario.transforms());
+    let mut rows: Vec<Row> = measured.map(|(scenario, broker)| Row::new(scenario, broker)).collect();
     let repeats = if options.quick { 1 } else { options.repeats.max(1) };
     for repeat in 1..=repeats {
         for row in &mut rows {
@@ -118,6 +119,7 @@ fn bench(options: &Options) -> Result<Bench> {
         forebay: options.forebay.clone().unwrap_or_else(|| beside("forebay")),
         mosquitto: options.mosquitto.clone(),
         rumqttd: beside("rumqttd-peer"),
+        plugin: beside("forebay-rumqttd"),
         sidecar: beside("sidecar"),
         graph: options.graph.clone(),
         broker_cpu: pinned(options.broker_cpu),

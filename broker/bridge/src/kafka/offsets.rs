@@ -69,6 +69,13 @@ impl Offsets {
         self.partitions.iter_mut().filter_map(reached).collect()
     }
 
+    /// An offset that was taken could not be committed: it is taken again, unless it has gone on or is somebody else's now.
+    pub fn put_back(&mut self, partition: &Partition, offset: i64) {
+        if let Some(track) = self.partitions.get_mut(partition) {
+            track.reached.get_or_insert(offset);
+        }
+    }
+
     /// Whether something of these partitions is under way.
     pub fn are_under_way(&self, partitions: &[Partition]) -> bool {
         let under_way =
@@ -107,6 +114,9 @@ mod tests {
         offsets.done(&numbers[..1]);
         assert_eq!(offsets.take_reached(), [(p0.clone(), 8)]);
         assert_eq!(offsets.take_reached(), []);
+        offsets.put_back(&p0, 8);
+        offsets.put_back(&("t".to_owned(), 7), 1);
+        assert_eq!(offsets.take_reached(), [(p0.clone(), 8)]);
         assert!(offsets.are_under_way(std::slice::from_ref(&p0)));
         offsets.forget(std::slice::from_ref(&p0));
         offsets.done(&numbers[3..]);

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use rdkafka::client::ClientContext;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance, StreamConsumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
@@ -140,6 +140,17 @@ impl ConsumerContext for Context {
         self.0.offsets.lock().forget(&partitions);
     }
 
+    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
+        let Err(error) = result else { return };
+        tracing::warn!("offsets cannot be committed yet; they are with the next ones: {error}");
+        let mut own = self.0.offsets.lock();
+        for element in offsets.elements() {
+            if let Offset::Offset(offset) = element.offset() {
+                own.put_back(&(element.topic().to_owned(), element.partition()), offset);
+            }
+        }
+    }
+
     fn post_rebalance(&self, _consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         match rebalance {
             Rebalance::Assign(_) => self.0.report.available(),
@@ -234,11 +245,12 @@ impl Receiving {
         Ok(())
     }
 
+    /// How it ends is told to [`Context::commit_callback`].
     fn commit(&self) {
-        if let Some(list) = self.shared.to_commit()
-            && let Err(error) = self.consumer.commit(&list, CommitMode::Async)
-        {
-            tracing::warn!("offsets cannot be committed; they are with the next ones: {error}");
+        let Some(list) = self.shared.to_commit() else { return };
+        let started = self.consumer.commit(&list, CommitMode::Async);
+        if started.is_err() {
+            self.consumer.context().commit_callback(started, &list);
         }
     }
 
