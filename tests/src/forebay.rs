@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 use tempfile::TempDir;
 
 use crate::process::{self, Process};
+use crate::resources::Resources;
 use crate::{http, repository, wait};
 
 /// The executable: `FOREBAY_BIN` when it is set, or else what cargo builds here and now, beside the tests.
@@ -41,6 +42,7 @@ pub struct Serve {
     wrapper: Vec<String>,
     options: Vec<String>,
     environment: Vec<(String, String)>,
+    resources: Vec<Resources>,
 }
 
 impl Serve {
@@ -49,7 +51,13 @@ impl Serve {
         Self::default()
     }
 
-    /// With these resources.
+    /// With these resources, which are kept for as long as it runs.
+    pub fn resources(mut self, resources: &Resources) -> Self {
+        self.resources.push(resources.clone());
+        self.file(resources.path())
+    }
+
+    /// With the resources of this file or directory.
     pub fn file(mut self, path: impl Into<PathBuf>) -> Self {
         self.files.push(path.into());
         self
@@ -126,7 +134,7 @@ impl Serve {
         });
         match ended {
             Some(status) => Err((status, process.drained_output())),
-            None => Ok(Forebay { process, addr, admin, own }),
+            None => Ok(Forebay { process, addr, admin, own, _resources: self.resources }),
         }
     }
 }
@@ -140,6 +148,7 @@ pub struct Forebay {
     /// Where it answers HTTP.
     pub admin: SocketAddr,
     own: TempDir,
+    _resources: Vec<Resources>,
 }
 
 impl Forebay {

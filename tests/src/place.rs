@@ -27,7 +27,7 @@ impl Place {
 
     /// A broker here; with the data directory that it had before, if it had one.
     pub fn serve(&self) -> Serve {
-        Serve::new().data_dir(self.data.path()).file(self.resources.path())
+        Serve::new().data_dir(self.data.path()).resources(&self.resources)
     }
 }
 

@@ -2,17 +2,19 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tempfile::TempDir;
 
-/// A directory of YAML files.
+/// A directory of YAML files; there until the last clone is gone.
+#[derive(Clone)]
 pub struct Resources {
-    dir: TempDir,
+    dir: Arc<TempDir>,
 }
 
 impl Default for Resources {
     fn default() -> Self {
-        Self { dir: TempDir::new().expect("a temporary directory") }
+        Self { dir: Arc::new(TempDir::new().expect("a temporary directory")) }
     }
 }
 

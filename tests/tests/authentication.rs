@@ -146,7 +146,7 @@ fn token_broker(cluster: &Cluster, resources: Resources) -> (Forebay, SocketAddr
         .with("authentication.yaml", &broker_authentication("abc", &[("token-keys", "keys.json")], &[TOKENS]))
         .with("server.yaml", &authority.server().secret("server"))
         .with("ca.crt", &authority.certificate);
-    (Serve::new().file(resources.path()).start(), plain, secure, resources)
+    (Serve::new().resources(&resources).start(), plain, secure, resources)
 }
 
 #[test]
@@ -268,7 +268,7 @@ fn certificates_are_good_or_not() {
         .with("trusted.yaml", &config_map("client-ca", &[("ca.pem", &clients.certificate)]))
         .with("server.yaml", &authority.server().secret("server"))
         .with("ca.crt", &authority.certificate);
-    let forebay = Serve::new().file(resources.path()).start();
+    let forebay = Serve::new().resources(&resources).start();
     let ca = resources.file("ca.crt").display().to_string();
     let directory = tempfile::TempDir::new().unwrap();
     let try_with = |identity: &forebay_tests::pki::Identity, name: &str| {
@@ -318,7 +318,7 @@ fn the_first_method_that_is_meant_decides() {
                 &[TOKENS],
             ),
         );
-    let _forebay = Serve::new().file(resources.path()).start();
+    let _forebay = Serve::new().resources(&resources).start();
     let good = cluster.token("a", AUDIENCE, 3600);
     Client::connect(addr, &Connect::v5("a").login("ada", "secret")).disconnect();
     Client::connect(addr, &Connect::v5("b").authentication("K8S-SAT", &good)).disconnect();
@@ -348,7 +348,7 @@ fn custom_broker(
         .with("clients.yaml", &config_map("client-ca", &[("ca.pem", &authority.certificate)]))
         .with("broker.yaml", &authority.client("broker").secret("broker"))
         .with("server.yaml", &authority.server().secret("server"));
-    (Serve::new().file(resources.path()).start(), plain, secure, resources)
+    (Serve::new().resources(&resources).start(), plain, secure, resources)
 }
 
 #[test]
@@ -480,7 +480,7 @@ fn a_clusters_api_server_reviews_tokens() {
         .with("authentication.yaml", &broker_authentication("abc", &annotations, &[TOKENS]))
         .with("rules.yaml", &forebay_tests::resources::broker_authorization("rules", rules))
         .with("ca.yaml", &config_map("api-ca", &[("ca.pem", &authority.certificate)]));
-    let _forebay = Serve::new().file(resources.path()).start();
+    let _forebay = Serve::new().resources(&resources).start();
     let mut client = Client::connect(addr, &Connect::v5("c").authentication("K8S-SAT", &good));
     client.publish("north/t", 1, b"allowed by what the service account is annotated with");
     let review = &api.requests()[0];
@@ -518,7 +518,7 @@ x509Settings:
         .with("trusted.yaml", &config_map("contoso", &[("ca.pem", &clients.certificate)]))
         .with("server.yaml", &authority.server().secret("server"))
         .with("ca.crt", &authority.certificate);
-    let forebay = Serve::new().file(resources.path()).start();
+    let forebay = Serve::new().resources(&resources).start();
     let ca = resources.file("ca.crt").display().to_string();
     let directory = tempfile::TempDir::new().unwrap();
     let mut watcher = Client::connect(forebay.addr, &Connect::v5("watcher"));
@@ -568,7 +568,7 @@ fn a_clusters_keys_are_fetched_from_where_it_publishes_them() {
         .with("authentication.yaml", &broker_authentication("abc", &annotations, &[TOKENS]))
         .with("ca.crt", &authority.certificate);
     let ca = resources.file("ca.crt").display().to_string();
-    let _forebay = Serve::new().file(resources.path()).env("SSL_CERT_FILE", &ca).start();
+    let _forebay = Serve::new().resources(&resources).env("SSL_CERT_FILE", &ca).start();
     let connect = |token: &str| Connect::v5("c").authentication("K8S-SAT", token);
     for _ in 0..3 {
         Client::connect(addr, &connect(&old.token("a", AUDIENCE, 3600))).disconnect();

@@ -24,7 +24,7 @@ fn broker(rules: &str) -> (Forebay, SocketAddr, Resources) {
         .with("listener.yaml", &broker_listener(&[port]))
         .with("authentication.yaml", &broker_authentication("users", &[("password-file", "passwords")], &[]))
         .with("authorization.yaml", &broker_authorization("rules", rules));
-    (Serve::new().file(resources.path()).start(), addr, resources)
+    (Serve::new().resources(&resources).start(), addr, resources)
 }
 
 const RULES: &str = "\

@@ -36,7 +36,7 @@ impl House {
         let mut all = vec![registry_endpoint("registry", self.registry.addr), healthy];
         all.extend_from_slice(more);
         let resources = Resources::default().with("all.yaml", &documents(&all));
-        let broker = Serve::new().file(resources.path()).start_unready();
+        let broker = Serve::new().resources(&resources).start_unready();
         let mut bystander = Client::connect(broker.addr, &Connect::v4("early"));
         bystander.subscribe("early", 0);
         bystander.publish("early", 0, b"plain traffic waits for no graph");

@@ -222,7 +222,7 @@ fn strict(port: &str, rules: &str) -> (Forebay, Resources) {
         .with("listener.yaml", &broker_listener(&[port]))
         .with("authentication.yaml", &broker_authentication("users", &[("password-file", "passwords")], &[]))
         .with("authorization.yaml", &broker_authorization("rules", rules));
-    (Serve::new().file(resources.path()).start(), resources)
+    (Serve::new().resources(&resources).start(), resources)
 }
 
 const ONLY_PUBLISH: &str = "\

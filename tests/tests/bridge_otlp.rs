@@ -59,7 +59,7 @@ impl Place {
     }
 
     fn serve(&self) -> Forebay {
-        Serve::new().data_dir(self.data.path()).file(self.resources.path()).start()
+        Serve::new().data_dir(self.data.path()).resources(&self.resources).start()
     }
 }
 

@@ -47,7 +47,7 @@ fn a_restart_works_while_the_registry_is_away() {
     let resources = Resources::default()
         .with("registry.yaml", &registry_endpoint("registry", registry.addr))
         .with("graph.yaml", &dataflow_graph("cached", "registry", "graph:1.0.0", "in", "out"));
-    let serve = || Serve::new().data_dir(data.path()).file(resources.path()).start();
+    let serve = || Serve::new().data_dir(data.path()).resources(&resources).start();
     let mut first = serve();
     converts(first.addr);
     assert_eq!(first.terminate().code(), Some(0));

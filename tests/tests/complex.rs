@@ -47,7 +47,7 @@ fn start(annotations: &str) -> Forebay {
         .replace("  name: complex\n", &format!("  name: complex\n{annotations}"));
     let all = documents(&[registry_endpoint("registry", registry.addr), graph]);
     let resources = Resources::default().with("all.yaml", &all);
-    Serve::new().file(resources.path()).start()
+    Serve::new().resources(&resources).start()
 }
 
 fn cat() -> Vec<u8> {

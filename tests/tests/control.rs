@@ -29,7 +29,7 @@ impl World {
         let resources =
             Resources::default().with("registry.yaml", &registry_endpoint("registry", registry.addr));
         let data = TempDir::new().expect("a directory");
-        let broker = Serve::new().data_dir(data.path()).file(resources.path()).start();
+        let broker = Serve::new().data_dir(data.path()).resources(&resources).start();
         let texts = TempDir::new().expect("a directory");
         Self { broker, resources, data, texts, _registry: registry }
     }

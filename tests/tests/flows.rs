@@ -43,7 +43,15 @@ fn start(artifacts: &[(&str, String)], resources: &[String]) -> Forebay {
     let mut all = vec![registry_endpoint("registry", registry.addr)];
     all.extend_from_slice(resources);
     let resources = Resources::default().with("all.yaml", &documents(&all));
-    Serve::new().file(resources.path()).start()
+    Serve::new().resources(&resources).start()
+}
+
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 fn json(message: &Publish) -> Value {
@@ -142,11 +150,13 @@ fn a_message_that_finds_the_metrics_in_the_graph_is_not_left_behind() {
                 http::get(broker.admin, "/metrics").expect("metrics");
             }
         });
+        // Also when something is wrong below.
+        let ending = Ending(&done);
         for _ in 0..500 {
             client.publish("raw", 0, br#"{"temperature":{"value":32.0,"unit":"F"}}"#);
             assert!(client.receive().text().contains(r#""value":0.0"#));
         }
-        done.store(true, Ordering::Relaxed);
+        drop(ending);
     });
 }
 

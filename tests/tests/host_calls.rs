@@ -23,7 +23,7 @@ fn start(name: &str, definition: String, configuration: &[(&str, &str)], more: &
     let mut all = vec![registry_endpoint("registry", registry.addr), graph];
     all.extend_from_slice(more);
     let resources = Resources::default().with("all.yaml", &documents(&all));
-    Serve::new().file(resources.path()).start()
+    Serve::new().resources(&resources).start()
 }
 
 /// Response topic and correlation data of a request, read by hand.
@@ -108,7 +108,7 @@ data: {schema.json: '{"type": "object"}'}
 #[test]
 fn clients_ask_for_the_same_schemas_over_mqtt() {
     let resources = Resources::default().with("schema.yaml", SCHEMA);
-    let broker = Serve::new().file(resources.path()).start();
+    let broker = Serve::new().resources(&resources).start();
     let mut client = Client::connect(broker.addr, &Connect::v5("client"));
     client.subscribe("answers", 1);
     let mut ask = |request: &str| {

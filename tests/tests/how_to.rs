@@ -28,7 +28,7 @@ fn example_1_runs_unchanged() {
     let resources = Resources::default()
         .with("registry-endpoint.yaml", &fill("how-to-registry-endpoint.yaml", &name))
         .with("dataflow-graph.yaml", &fill("how-to-dataflow-graph.yaml", &name));
-    let broker = Serve::new().file(resources.path()).start();
+    let broker = Serve::new().resources(&resources).start();
 
     let mut subscriber = Subscriber::start(broker.addr, "mqttv5", "sensor/temperature/processed", 1, &[]);
     let reading = r#"{"temperature":{"value":100.0,"unit":"F"}}"#;

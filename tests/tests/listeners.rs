@@ -43,7 +43,7 @@ fn resources(ports: &[String]) -> (Resources, String) {
 fn several_ports_at_once_share_one_broker() {
     let (one, two, three) = (wait::free_addr(), wait::free_addr(), wait::free_addr());
     let (resources, ca) = resources(&[plain(one), tls(two, "server"), web(three)]);
-    let mut forebay = Serve::new().file(resources.path()).start();
+    let mut forebay = Serve::new().resources(&resources).start();
     for (protocol, addr) in [("mqtt ", forebay.addr), ("mqtt ", one), ("mqtts", two), ("ws   ", three)] {
         forebay.process.says(&format!("{protocol}  {addr}"));
     }
@@ -64,7 +64,7 @@ fn a_client_that_does_not_trust_the_authority_stays_away() {
     let (resources, _) = resources(&[tls(addr, "server")]);
     let other = Authority::new("Somebody else");
     let resources = resources.with("other.crt", &other.certificate);
-    let forebay = Serve::new().file(resources.path()).start();
+    let forebay = Serve::new().resources(&resources).start();
     let mut command = Command::new("mosquitto_pub");
     command.args(["-h", "127.0.0.1", "-p", &addr.port().to_string(), "-t", "t", "-m", "m", "--cafile"]);
     let (status, _) = process::run({
@@ -91,7 +91,7 @@ fn tls_client(addr: SocketAddr, ca: &str) -> StreamOwned<ClientConnection, TcpSt
 fn large_messages_and_many_small_ones_pass_through_tls_unharmed() {
     let addr = wait::free_addr();
     let (resources, ca) = resources(&[tls(addr, "server")]);
-    let forebay = Serve::new().file(resources.path()).start();
+    let forebay = Serve::new().resources(&resources).start();
     let mut subscriber = tls_client(addr, &ca);
     subscriber.write_all(&Connect::v5("tls").bytes()).unwrap();
     subscriber.write_all(&mqtt::packet(0x82, &[&[0, 1, 0][..], &mqtt::text("t/#"), &[0]].concat())).unwrap();
@@ -126,7 +126,7 @@ fn large_messages_and_many_small_ones_pass_through_tls_unharmed() {
 fn a_slow_reader_of_tls_gets_everything_in_the_end() {
     let addr = wait::free_addr();
     let (resources, ca) = resources(&[tls(addr, "server")]);
-    let forebay = Serve::new().file(resources.path()).start();
+    let forebay = Serve::new().resources(&resources).start();
     let mut subscriber = tls_client(addr, &ca);
     subscriber.write_all(&Connect::v4("slow").bytes()).unwrap();
     subscriber.write_all(&mqtt::packet(0x82, &[&[0, 1][..], &mqtt::text("t"), &[1]].concat())).unwrap();
@@ -156,7 +156,7 @@ fn what_is_no_handshake_ends_and_holds_nobody_up() {
     let (secure, websocket, secure_web) = (wait::free_addr(), wait::free_addr(), wait::free_addr());
     let wss = format!("{}\ntls:\n  mode: Manual\n  manual:\n    secretRef: server", web(secure_web));
     let (resources, ca) = resources(&[tls(secure, "server"), web(websocket), wss]);
-    let forebay = Serve::new().file(resources.path()).options(&["--handshake-timeout", "3s"]).start();
+    let forebay = Serve::new().resources(&resources).options(&["--handshake-timeout", "3s"]).start();
     // Said nothing, or half of something: they wait, and nobody with them.
     let mut stalled = Vec::new();
     for addr in [secure, websocket, secure_web] {
@@ -248,7 +248,7 @@ fn the_broker_makes_certificates_itself() {
     let ca = data.path().join("tls/ca.crt").display().to_string();
     let mut kept = None;
     for _ in 0..2 {
-        let mut forebay = Serve::new().file(resources.path()).data_dir(data.path()).start();
+        let mut forebay = Serve::new().resources(&resources).data_dir(data.path()).start();
         forebay.process.says(&ca);
         mosquitto::publish(addr, "mqttv5", "t", "m", 1, &["--cafile", &ca]);
         let authority = std::fs::read_to_string(&ca).unwrap();
@@ -364,7 +364,7 @@ fn unframed(mut bytes: &[u8]) -> (Vec<Vec<u8>>, Vec<u8>) {
 fn packets_may_be_spread_over_frames_in_any_way() {
     let addr = wait::free_addr();
     let (resources, _) = resources(&[web(addr)]);
-    let forebay = Serve::new().file(resources.path()).start();
+    let forebay = Serve::new().resources(&resources).start();
     let mut socket = web_socket(addr);
     let connect = Connect::v4("web").bytes();
     // One packet in three fragments with a ping between them, then two packets in one frame, byte by byte.
@@ -405,7 +405,7 @@ fn packets_may_be_spread_over_frames_in_any_way() {
 fn pings_without_end_keep_nobody_from_their_turn() {
     let addr = wait::free_addr();
     let (resources, _) = resources(&[web(addr)]);
-    let forebay = Serve::new().file(resources.path()).env("TOKIO_WORKER_THREADS", "1").start();
+    let forebay = Serve::new().resources(&resources).env("TOKIO_WORKER_THREADS", "1").start();
     let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let pings = frame(0x89, b"ping").repeat(10_000);
     let flood: Vec<_> = (0..2)
@@ -438,7 +438,7 @@ fn what_one_read_brings_is_one_write_also_to_a_client_of_tls() {
     let file = trace.path().join("trace");
     let strace = ["strace", "-D", "-f", "-q", "-s", "0", "-e", "trace=write,writev,sendto,sendmsg", "-o"];
     let strace = [strace.as_slice(), &[file.to_str().unwrap()]].concat();
-    let mut forebay = Serve::new().file(resources.path()).under(&strace).start();
+    let mut forebay = Serve::new().resources(&resources).under(&strace).start();
     let mut subscriber = tls_client(addr, &ca);
     subscriber.write_all(&Connect::v4("tls").bytes()).unwrap();
     subscriber.write_all(&mqtt::packet(0x82, &[&[0, 1][..], &mqtt::text("t"), &[0]].concat())).unwrap();
@@ -471,7 +471,7 @@ fn what_one_read_brings_is_one_write_also_to_a_client_of_tls() {
 fn bytes_at_random_do_no_harm() {
     let (secure, websocket) = (wait::free_addr(), wait::free_addr());
     let (resources, ca) = resources(&[tls(secure, "server"), web(websocket)]);
-    let forebay = Serve::new().file(resources.path()).options(&["--connect-timeout", "2s"]).start();
+    let forebay = Serve::new().resources(&resources).options(&["--connect-timeout", "2s"]).start();
     let mut state = 0x2545_F491_4F6C_DD1Du64;
     let mut random = move || {
         state ^= state << 13;

@@ -66,7 +66,7 @@ fn the_sample_registry_of_the_repository_converts_fahrenheit_for_every_version_a
 #[test]
 fn an_operator_built_from_source_and_pulled_from_a_registry_converts_for_every_version_and_qos() {
     let registry = operators::sample_registry();
-    let broker = Serve::new().file(example(&registry, "graph-simple:1.0.0").path()).start();
+    let broker = Serve::new().resources(&example(&registry, "graph-simple:1.0.0")).start();
     converts_everything(&broker);
 }
 
@@ -128,7 +128,7 @@ fn every_shape_in_which_artifacts_are_pushed_is_pulled() {
     }
     files.push(registry_endpoint("registry", registry.addr));
     let resources = Resources::default().with("all.yaml", &documents(&files));
-    let broker = Serve::new().file(resources.path()).start();
+    let broker = Serve::new().resources(&resources).start();
     let mut client = Client::connect(broker.addr, &Connect::v5("client"));
     client.subscribe("shape/+/out", 0);
     for (n, shape) in SHAPES.into_iter().enumerate() {
@@ -166,7 +166,7 @@ connections:
     registry.push("graph-simple", "1.0.0", &Artifact::new(Shape::Oras12, "graph-simple.yaml", definition));
     let module = Artifact::new(Shape::Oras12, "temperature-1.0.0.wasm", operators::component("temperature"));
     registry.push("temperature", "1.0.0", &module);
-    let broker = Serve::new().file(example(&registry, "graph-simple:1.0.0").path()).start();
+    let broker = Serve::new().resources(&example(&registry, "graph-simple:1.0.0")).start();
     converts(&broker, "mqttv5", 1);
 }
 
@@ -205,7 +205,7 @@ stringData:
     );
     let graph = dataflow_graph("locked", "registry", "graph-simple:1.0.0", RAW, PROCESSED);
     let resources = Resources::default().with("all.yaml", &documents(&[endpoint, graph]));
-    let broker = Serve::new().file(resources.path()).start();
+    let broker = Serve::new().resources(&resources).start();
     converts(&broker, "mqttv5", 1);
 }
 

@@ -236,7 +236,7 @@ fn with_graph(annotations: &str) -> Forebay {
         flow.replace("  name: in-order\n", &format!("  name: in-order\n  annotations:\n{annotations}"));
     let all = documents(&[registry_endpoint("registry", registry.addr), flow]);
     let resources = Resources::default().with("all.yaml", &all);
-    Serve::new().file(resources.path()).start()
+    Serve::new().resources(&resources).start()
 }
 
 fn fahrenheit(value: f64) -> String {

@@ -70,7 +70,7 @@ impl Place {
     }
 
     fn serve(&self) -> Serve {
-        Serve::new().data_dir(self.data.path()).file(self.resources.path())
+        Serve::new().data_dir(self.data.path()).resources(&self.resources)
     }
 }
 
@@ -253,7 +253,7 @@ metadata: {name: default, namespace: azure-iot-operations}
 spec: {persistence: {maxSize: 1GiB, subscriberQueue: {mode: None}}}
 ";
     let resources = Resources::default().with("broker.yaml", none);
-    let broker = place.serve().file(resources.path()).start();
+    let broker = place.serve().resources(&resources).start();
     let mut client = Client::connect(broker.addr, &Connect::v5("client"));
     client.subscribe("cooked", 1);
     Client::connect(broker.addr, &Connect::v5("publisher")).publish("raw/x", 1, &celsius(7.0));

@@ -32,7 +32,7 @@ impl World {
             resources = resources.with(file, graph);
         }
         let data = TempDir::new().expect("a directory");
-        let broker = Serve::new().data_dir(data.path()).file(resources.path()).start();
+        let broker = Serve::new().data_dir(data.path()).resources(&resources).start();
         Self { broker, resources, data, _registry: registry }
     }
 

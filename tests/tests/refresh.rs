@@ -33,7 +33,7 @@ impl World {
         let all = documents(&[registry_endpoint("registry", registry.addr), graph]);
         let resources = Resources::default().with("all.yaml", &all);
         let data = TempDir::new().expect("a directory");
-        let serve = Serve::new().data_dir(data.path()).file(resources.path());
+        let serve = Serve::new().data_dir(data.path()).resources(&resources);
         let broker = serve.options(&["--registry-poll", poll]).start();
         Self { broker, registry, data, _resources: resources }
     }

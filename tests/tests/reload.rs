@@ -37,7 +37,7 @@ fn certificates_are_replaced_and_bad_ones_are_not() {
         .with("new.crt", &new.certificate);
     let (old_ca, new_ca) =
         (resources.file("old.crt").display().to_string(), resources.file("new.crt").display().to_string());
-    let mut forebay = Serve::new().file(resources.path()).start();
+    let mut forebay = Serve::new().resources(&resources).start();
     let mut subscriber = mosquitto::Subscriber::start(addr, "mqttv5", "t/end", 1, &["--cafile", &old_ca]);
     assert!(trusts(addr, &old_ca, &[]) && !trusts(addr, &new_ca, &[]));
     // No certificate, a key of another one, no YAML, a kind with a wrong field: all are refused, and say why.
@@ -96,7 +96,7 @@ fn certificates_may_lie_in_a_directory_as_kubernetes_mounts_them() {
     for name in ["tls.crt", "tls.key"] {
         std::os::unix::fs::symlink(format!("..data/{name}"), mounts.join(name)).unwrap();
     }
-    let _forebay = Serve::new().file(resources.path()).start();
+    let _forebay = Serve::new().resources(&resources).start();
     assert!(trusts(addr, &old_ca, &[]));
     link("..2");
     until("the new certificate is shown", || trusts(addr, &new_ca, &[]));
@@ -124,7 +124,7 @@ fn users_authorities_and_keys_are_read_again() {
         .with("server.yaml", &authority.server().secret("server"))
         .with("ca.crt", &authority.certificate);
     let ca = resources.file("ca.crt").display().to_string();
-    let forebay = Serve::new().file(resources.path()).options(&["--password-file", &passwords]).start();
+    let forebay = Serve::new().resources(&resources).options(&["--password-file", &passwords]).start();
     let directory = tempfile::TempDir::new().unwrap();
     let files = |authority: &Authority, name: &str| authority.client("fan").write(directory.path(), name);
     let (first_files, second_files) = (files(&first, "first"), files(&second, "second"));
@@ -168,7 +168,7 @@ fn ports_come_and_go() {
         .with("server.yaml", &authority.server().secret("server"))
         .with("ca.crt", &authority.certificate);
     let ca = resources.file("ca.crt").display().to_string();
-    let forebay = Serve::new().file(resources.path()).start();
+    let forebay = Serve::new().resources(&resources).start();
     let mut subscriber = mosquitto::Subscriber::start(one, "mqttv5", "t", 1, &["--cafile", &ca]);
     let resources = resources.with("listener.yaml", &broker_listener(&[tls(two)]));
     until("the new port is there", || trusts(two, &ca, &[]));
@@ -192,7 +192,7 @@ fn a_port_that_begins_to_ask_lets_nobody_stay_unasked() {
     let resources = resources
         .with("listener.yaml", &broker_listener(std::slice::from_ref(&open)))
         .with("authentication.yaml", &broker_authentication("abc", &[("password-file", "passwords")], &[]));
-    let _forebay = Serve::new().file(resources.path()).start();
+    let _forebay = Serve::new().resources(&resources).start();
     let anonymous = Client::connect(addr, &Connect::v5("anonymous"));
     let asking = broker_listener(&[format!("{open}\nauthenticationRef: abc")]);
     let _resources = resources.with("listener.yaml", &asking);
@@ -210,7 +210,7 @@ fn certificates_of_the_brokers_own_are_replaced_before_they_end() {
         addr.port()
     );
     let resources = Resources::default().with("listener.yaml", &broker_listener(&[port]));
-    let forebay = Serve::new().file(resources.path()).start();
+    let forebay = Serve::new().resources(&resources).start();
     let ca = forebay.own_data_dir().join("tls/ca.crt").display().to_string();
     assert!(trusts(addr, &ca, &[]));
     // Three times three seconds: the first one has ended by then.

@@ -115,7 +115,7 @@ fn windows_are_the_same_with_one_thread_and_with_four() {
     let all = documents(&[registry_endpoint("registry", registry.addr), flow]);
     let resources = Resources::default().with("all.yaml", &all);
     let brokers = ["1", "4"]
-        .map(|threads| Serve::new().file(resources.path()).env("TOKIO_WORKER_THREADS", threads).start());
+        .map(|threads| Serve::new().resources(&resources).env("TOKIO_WORKER_THREADS", threads).start());
     let mut subscribers = brokers.each_ref().map(|broker| {
         let mut client = Client::connect(broker.addr, &Connect::v5("subscriber"));
         client.subscribe("statistics", 1);

@@ -38,7 +38,7 @@ fn mqtt_js_with_and_without_tls() {
         .with("server.yaml", &authority.server().secret("server"))
         .with("ca.crt", &authority.certificate);
     let ca = resources.file("ca.crt").display().to_string();
-    let forebay = Serve::new().file(resources.path()).start();
+    let forebay = Serve::new().resources(&resources).start();
     let payloads = [b"small".to_vec(), Vec::new(), vec![7; 300_000], vec![1; 65_536]];
     let mut expected: Vec<String> = payloads
         .iter()
@@ -63,7 +63,7 @@ fn a_page_in_a_browser_and_one_that_may_not() {
     let addr = wait::free_addr();
     let listener = broker_listener(&[web(addr, false)]);
     let resources = Resources::default().with("listener.yaml", &listener);
-    let forebay = Serve::new().file(resources.path()).start();
+    let forebay = Serve::new().resources(&resources).start();
     let url = format!("ws://127.0.0.1:{}", addr.port());
     assert_eq!(node("page.cjs", &["/usr/bin/chromium", &url]), "message page from a page");
     // This page's origin is `null`, as the browser says.
