@@ -1,7 +1,7 @@
 //! DataflowGraphs: fetched, compiled, started and subscribed; each by itself, so that none waits for another.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -54,6 +54,8 @@ pub struct Graphs {
     schemas: Arc<SchemaRegistry>,
     /// Tells this process from others in remote systems.
     process: String,
+    /// Where the directories are that stand for volume claims.
+    volumes: Option<PathBuf>,
     pub(crate) health: Arc<Health>,
     pub(crate) running: Mutex<Vec<RunningGraph>>,
     /// What was made ready for each graph that does not run yet, and what there is to say about it.
@@ -172,6 +174,7 @@ impl Graphs {
         let registry = Registry::new(data_dir.map(|dir| dir.join("registry")));
         let (broker, running, prepared) = (Arc::clone(broker), Mutex::default(), Mutex::default());
         let process = identity::of(data_dir);
+        let volumes = data_dir.map(|dir| dir.join("volumes"));
         let (generation, changing) = (AtomicU64::new(0), tokio::sync::Mutex::default());
         Ok(Self {
             broker,
@@ -179,6 +182,7 @@ impl Graphs {
             registry,
             schemas,
             process,
+            volumes,
             health,
             running,
             prepared,
@@ -304,7 +308,13 @@ impl Graphs {
         pinned: &[Pulled],
     ) -> Result<Ready, StartError> {
         let limits = limits(plan);
-        let making = Making { plan, process: &self.process, schemas: &self.schemas, broker: &self.broker };
+        let making = Making {
+            plan,
+            process: &self.process,
+            schemas: &self.schemas,
+            broker: &self.broker,
+            volumes: self.volumes.as_deref(),
+        };
         let ends = Bridges::new(&making)?;
         let (mut stages, mut pulled) = (Vec::new(), Vec::new());
         for stage in &plan.stages {

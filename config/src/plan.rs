@@ -19,6 +19,7 @@ use processing_core::graph::{Arm, End, Start};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 /// A graph that can run: sources, graphs and destinations, and how they are connected.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,6 +81,10 @@ pub struct RemoteEndpoint {
     pub login: Option<Secret>,
     /// Where the token of a service account stands (`forebay.dev/token-file`).
     pub token_file: Option<PathBuf>,
+    /// The directory that stands for a volume claim (`forebay.dev/directory`).
+    pub directory: Option<PathBuf>,
+    /// How long messages are gathered before they are written (`forebay.dev/batch-latency`), where it has no field for that.
+    pub batch_latency: Option<Duration>,
 }
 
 /// One graph artifact.
@@ -312,6 +317,8 @@ impl<'a> Planner<'a> {
             trusted_cas,
             login,
             token_file: endpoint.meta.settings.token_file.clone(),
+            directory: endpoint.meta.settings.directory.clone(),
+            batch_latency: endpoint.meta.settings.batch_latency,
         })
     }
 

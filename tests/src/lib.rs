@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod artifact;
+pub mod azurite;
 pub mod bystander;
 pub mod collector;
 pub mod conversation;

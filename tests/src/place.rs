@@ -1,5 +1,7 @@
 //! A forebay with resources and the sample operators, and what its graphs do.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -18,11 +20,20 @@ pub struct Place {
 impl Place {
     /// One with these resources, and the RegistryEndpoint `registry` with the sample operators.
     pub fn new(parts: &[String]) -> Self {
-        let registry = operators::sample_registry();
+        Self::with(operators::sample_registry(), parts)
+    }
+
+    /// The same with a registry that has more in it.
+    pub fn with(registry: Registry, parts: &[String]) -> Self {
         let mut all = vec![registry_endpoint("registry", registry.addr)];
         all.extend_from_slice(parts);
         let resources = Resources::default().with("all.yaml", &documents(&all));
         Self { resources, data: TempDir::new().expect("a directory"), _registry: registry }
+    }
+
+    /// The data directory.
+    pub fn data(&self) -> &Path {
+        self.data.path()
     }
 
     /// A broker here; with the data directory that it had before, if it had one.

@@ -6,6 +6,8 @@
 //! drops a shipment says by that that it is delivered, or that it never can be.
 
 mod backoff;
+#[cfg(any(feature = "otlp", feature = "storage"))]
+mod batch;
 pub mod cloud_events;
 mod intake;
 #[cfg(feature = "kafka")]
@@ -17,6 +19,8 @@ pub mod otlp;
 mod parcel;
 mod queue;
 mod report;
+#[cfg(feature = "storage")]
+pub mod storage;
 mod system;
 mod ticket;
 #[cfg(any(feature = "mqtt", feature = "otlp"))]

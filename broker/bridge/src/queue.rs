@@ -101,12 +101,16 @@ pub struct Sender {
 pub struct Receiver {
     line: mpsc::UnboundedReceiver<Option<Shipment>>,
     ended: bool,
+    limits: QueueLimits,
 }
 
 /// A queue in front of a remote system.
 pub fn queue(limits: QueueLimits) -> (Sender, Receiver) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    (Sender { line: sender, level: Arc::default(), limits }, Receiver { line: receiver, ended: false })
+    (
+        Sender { line: sender, level: Arc::default(), limits },
+        Receiver { line: receiver, ended: false, limits },
+    )
 }
 
 impl Sender {
@@ -176,6 +180,11 @@ impl Sender {
 }
 
 impl Receiver {
+    /// How much may wait in all: who keeps more than a part of it back will wait for ever.
+    pub fn limits(&self) -> QueueLimits {
+        self.limits
+    }
+
     /// The next message; nothing when the queue is closed and empty. Nothing is lost when this is dropped while it waits.
     pub async fn next(&mut self) -> Option<Shipment> {
         if self.ended {

@@ -1,5 +1,6 @@
 //! Which module speaks to which system.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use config::RemoteEndpoint;
@@ -18,6 +19,8 @@ pub struct Outward {
     pub output: Option<Output>,
     /// Who writes.
     pub instance: Instance,
+    /// Where the directories are that stand for volume claims.
+    pub volumes: Option<PathBuf>,
 }
 
 /// Format and schema of what is written to storage.
@@ -52,6 +55,7 @@ pub struct Unusable {
     pub why: String,
 }
 
+#[cfg(not(all(feature = "kafka", feature = "mqtt", feature = "otlp", feature = "storage")))]
 impl Unusable {
     fn not_built(endpoint: &RemoteEndpoint, feature: &str) -> Self {
         let kind = endpoint.settings.type_name();
@@ -83,6 +87,9 @@ pub fn destination(outward: Outward) -> Result<Box<dyn Destination>, Unusable> {
         EndpointSettings::OpenTelemetry(_) => Ok(Box::new(crate::otlp::OtlpDestination::new(&outward)?)),
         #[cfg(not(feature = "otlp"))]
         EndpointSettings::OpenTelemetry(_) => Err(Unusable::not_built(&outward.endpoint, "otlp")),
+        #[cfg(feature = "storage")]
+        _ => Ok(Box::new(crate::storage::StorageDestination::new(&outward)?)),
+        #[cfg(not(feature = "storage"))]
         _ => Err(Unusable::not_built(&outward.endpoint, "storage")),
     }
 }

@@ -4,6 +4,7 @@
 //! what it was made of. So a message of a remote system is acknowledged there, and one of the log is done, when what was made
 //! of it is delivered; until then both come again after a crash.
 
+use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -47,6 +48,8 @@ pub struct Making<'a> {
     pub schemas: &'a SchemaRegistry,
     /// Where dead letters are published.
     pub broker: &'a Arc<Broker>,
+    /// Where the directories are that stand for volume claims.
+    pub volumes: Option<&'a Path>,
 }
 
 /// What leads to and from the remote systems of a graph.
@@ -97,7 +100,8 @@ impl Bridges {
             let report = making.report(endpoint, to.node);
             let (target, instance) = (to.data_destination.to_owned(), making.instance(to.node));
             let endpoint = (**endpoint).clone();
-            let bridge = bridge::destination(Outward { endpoint, target, output, instance })?;
+            let volumes = making.volumes.map(Path::to_path_buf);
+            let bridge = bridge::destination(Outward { endpoint, target, output, instance, volumes })?;
             let (queue, shipments) = bridge::queue(making.limits());
             bridges.reports.push(report.clone());
             bridges.queues.push(queue.clone());

@@ -99,6 +99,8 @@ pub struct Settings {
     pub login: Option<String>,
     /// `forebay.dev/token-file` of an endpoint: where the token of the service account stands.
     pub token_file: Option<PathBuf>,
+    /// `forebay.dev/batch-latency` of an endpoint for local storage: how long messages are gathered before they are written.
+    pub batch_latency: Option<Duration>,
     /// `forebay.dev/plain-http` of a registry: HTTP without TLS, also off loopback.
     pub plain_http: bool,
     /// `forebay.dev/schema` of a ConfigMap: its one entry is the document of the schema of this name,
@@ -107,7 +109,7 @@ pub struct Settings {
     /// What a Broker sets.
     pub broker: BrokerSettings,
     /// `forebay.dev/directory` of a Secret or ConfigMap: its entries are the files of this directory, as Kubernetes would
-    /// mount them.
+    /// mount them. Of an endpoint: the directory that stands for its volume claim.
     pub directory: Option<PathBuf>,
     /// `forebay.dev/address` of a listener: the address of this machine that its ports are bound to.
     pub address: Option<IpAddr>,
@@ -199,7 +201,15 @@ const OWN: &[(&str, &[&str])] = &[
             "forebay.dev/bridge-queue-limit",
         ],
     ),
-    ("DataflowEndpoint", &["forebay.dev/login", "forebay.dev/token-file"]),
+    (
+        "DataflowEndpoint",
+        &[
+            "forebay.dev/login",
+            "forebay.dev/token-file",
+            "forebay.dev/directory",
+            "forebay.dev/batch-latency",
+        ],
+    ),
     ("RegistryEndpoint", &["forebay.dev/plain-http"]),
     (
         "Broker",
@@ -420,6 +430,7 @@ fn apply(key: &str, text: &str, settings: &mut Settings) -> Result<(), String> {
         "handle-limit" => settings.handle_limit = Some(count(text)?),
         "log-limit" => settings.log_limit = Some(count(text)?),
         "metric-limit" => settings.metric_limit = Some(count(text)?),
+        "batch-latency" => settings.batch_latency = Some(parse_duration(text)?),
         "allowed-lateness" => settings.allowed_lateness = Some(parse_duration(text)?),
         "order-by" => match text {
             "__ts" => settings.order_by_timestamp = true,

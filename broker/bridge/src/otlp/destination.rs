@@ -1,7 +1,7 @@
 //! Messages to a collector, in batches: each kept until the collector has it.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use config::RemoteEndpoint;
 use config::resource::common::OperationalMode;
@@ -15,7 +15,8 @@ use super::proto::{
     ScopeMetrics,
 };
 use super::wire::{Collector, Fault, Line, Signal};
-use crate::{Backoff, Destination, Outward, Receiver, Rejection, Report, Running, Shipment, Unusable, tls};
+use crate::batch::{self, BatchLimits, Ready};
+use crate::{Backoff, Destination, Outward, Receiver, Rejection, Report, Running, Unusable, tls};
 
 const CONFIGURATION: &str = "DataflowOtelTargetConfigurationError";
 const SEND: &str = "DataflowOtelTargetSendFailed";
@@ -23,12 +24,13 @@ const SEND: &str = "DataflowOtelTargetSendFailed";
 const TOKEN_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 /// More than this goes into no request.
 const REQUEST_MESSAGES_MAX: usize = 10_000;
+/// Payloads of one request, bytes; a collector takes 4 MiB by default.
+const REQUEST_BYTES_MAX: usize = 3 << 20;
 
 /// A collector as a destination.
 pub struct OtlpDestination {
     collector: Collector,
-    latency: Duration,
-    messages_max: usize,
+    limits: BatchLimits,
     resource: Resource,
 }
 
@@ -48,12 +50,12 @@ impl OtlpDestination {
             KeyValue::text("service.name", &outward.target),
             KeyValue::text("service.instance.id", &outward.instance.process),
         ];
-        Ok(Self {
-            collector,
+        let limits = BatchLimits {
             latency: Duration::from_secs(settings.batching.latency_seconds.into()),
             messages_max: (settings.batching.max_messages as usize).clamp(1, REQUEST_MESSAGES_MAX),
-            resource: Resource { attributes },
-        })
+            bytes_max: REQUEST_BYTES_MAX,
+        };
+        Ok(Self { collector, limits, resource: Resource { attributes } })
     }
 }
 
@@ -110,12 +112,6 @@ impl Destination for OtlpDestination {
     }
 }
 
-/// A message, and what it becomes.
-struct Ready {
-    shipment: Shipment,
-    telemetry: Telemetry,
-}
-
 struct Sending {
     own: OtlpDestination,
     shipments: Receiver,
@@ -139,39 +135,17 @@ impl Sending {
         }
     }
 
-    /// A batch: as many as there may be, or what came within the latency. Nothing when the queue is closed and empty.
-    async fn gather(&mut self) -> Option<Vec<Ready>> {
-        let mut batch: Vec<Ready> = Vec::new();
-        let mut deadline: Option<Instant> = None;
-        while batch.len() < self.own.messages_max {
-            let next = match deadline {
-                None => self.shipments.next().await,
-                Some(deadline) => match tokio::time::timeout_at(deadline.into(), self.shipments.next()).await
-                {
-                    Ok(next) => next,
-                    Err(_) => break,
-                },
-            };
-            let Some(shipment) = next else { break };
-            let Some(shipment) = self.report.unless_expired(shipment) else { continue };
-            match payload::read(&shipment.parcel.payload) {
-                Ok(telemetry) => batch.push(Ready { shipment, telemetry }),
-                Err(why) => {
-                    let why = format!("the payload {why}");
-                    self.report.rejected(shipment, &Rejection { reason: "payload", why });
-                }
-            }
-            deadline.get_or_insert_with(|| Instant::now() + self.own.latency);
-        }
-        // Only what is rejected may have come.
-        match (batch.is_empty(), deadline) {
-            (true, None) => None,
-            _ => Some(batch),
-        }
+    /// The next batch. Nothing when the queue is closed and empty.
+    async fn gather(&mut self) -> Option<Vec<Ready<Telemetry>>> {
+        batch::gather(&mut self.shipments, &self.report, &self.own.limits, |parcel| {
+            payload::read(&parcel.payload)
+                .map_err(|why| Rejection { reason: "payload", why: format!("the payload {why}") })
+        })
+        .await
     }
 
     /// Sends a batch until it is there; what the collector refuses for good is found one by one.
-    async fn deliver(&mut self, batch: Vec<Ready>) {
+    async fn deliver(&mut self, batch: Vec<Ready<Telemetry>>) {
         match self.send(&batch).await {
             Ok(()) => batch.into_iter().for_each(|ready| self.report.delivered(ready.shipment)),
             Err(why) if batch.len() == 1 => {
@@ -190,7 +164,7 @@ impl Sending {
     ///
     /// # Errors
     /// The collector never takes it.
-    async fn send(&mut self, batch: &[Ready]) -> Result<(), String> {
+    async fn send(&mut self, batch: &[Ready<Telemetry>]) -> Result<(), String> {
         let own = &self.own;
         let requests =
             [(Signal::Metrics, metrics(batch, &own.resource)), (Signal::Logs, logs(batch, &own.resource))];
@@ -227,16 +201,16 @@ fn scope() -> Option<Scope> {
     Some(Scope { name: "forebay".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() })
 }
 
-fn metrics(batch: &[Ready], resource: &Resource) -> Option<Vec<u8>> {
-    let metrics: Vec<_> = batch.iter().flat_map(|ready| ready.telemetry.metrics.iter().cloned()).collect();
+fn metrics(batch: &[Ready<Telemetry>], resource: &Resource) -> Option<Vec<u8>> {
+    let metrics: Vec<_> = batch.iter().flat_map(|ready| ready.made.metrics.iter().cloned()).collect();
     let scope_metrics = vec![ScopeMetrics { scope: scope(), metrics }];
     let any = scope_metrics.iter().any(|scope| !scope.metrics.is_empty());
     let resource_metrics = vec![ResourceMetrics { resource: Some(resource.clone()), scope_metrics }];
     any.then(|| MetricsRequest { resource_metrics }.encode_to_vec())
 }
 
-fn logs(batch: &[Ready], resource: &Resource) -> Option<Vec<u8>> {
-    let log_records: Vec<_> = batch.iter().flat_map(|ready| ready.telemetry.logs.iter().cloned()).collect();
+fn logs(batch: &[Ready<Telemetry>], resource: &Resource) -> Option<Vec<u8>> {
+    let log_records: Vec<_> = batch.iter().flat_map(|ready| ready.made.logs.iter().cloned()).collect();
     let any = !log_records.is_empty();
     let scope_logs = vec![ScopeLogs { scope: scope(), log_records }];
     let resource_logs = vec![ResourceLogs { resource: Some(resource.clone()), scope_logs }];
