@@ -88,6 +88,7 @@ impl Container {
     }
 
     /// The store, for who writes more than files.
+    #[cfg(feature = "delta")]
     pub fn store(&self) -> Arc<dyn ObjectStore> {
         Arc::clone(&self.store)
     }
