@@ -4,6 +4,7 @@ use crate::arm;
 use crate::finding::{Finding, Report, ResourceId};
 use crate::load::{files, load_text};
 use crate::resource::DEFAULT_NAMESPACE;
+use crate::resource::metadata::PATHS;
 use crate::yaml::{Node, Value, documents};
 use serde_json::{Map, Number, Value as Json};
 use std::path::{Path, PathBuf};
@@ -45,6 +46,42 @@ pub fn manifests_of(file: &Path, text: &str) -> Result<Vec<Manifest>, Vec<Findin
     let (among, file) = (found.len(), Arc::from(file));
     let whole = |(id, value)| Manifest { id, file: Arc::clone(&file), among, value };
     Ok(found.into_iter().map(whole).collect())
+}
+
+/// The same resources with paths that hold wherever they are kept: relative ones are those of `directory`. Nothing when the text
+/// has no relative path, or cannot be read.
+pub fn with_absolute_paths(text: &str, directory: &Path) -> Option<String> {
+    let mut manifests = manifests_of(&directory.join("-"), text).ok()?;
+    let changed: Vec<bool> =
+        manifests.iter_mut().map(|manifest| make_absolute(manifest, directory)).collect();
+    changed
+        .contains(&true)
+        .then(|| manifests.iter().map(|manifest| to_yaml(&manifest.value)).collect::<Vec<_>>().join("---\n"))
+}
+
+/// Whether it had a relative path.
+fn make_absolute(manifest: &mut Manifest, directory: &Path) -> bool {
+    let absolute = |value: &mut Json, prefix: &str| {
+        let Some(path) = value.as_str().and_then(|text| text.strip_prefix(prefix)) else { return false };
+        if path.is_empty() || path.contains("://") || Path::new(path).is_absolute() {
+            return false;
+        }
+        *value = Json::String(format!("{prefix}{}", directory.join(path).display()));
+        true
+    };
+    let mut changed = false;
+    if manifest.id.kind == "RegistryEndpoint"
+        && let Some(host) = manifest.value.pointer_mut("/spec/host")
+    {
+        changed = absolute(host, "oci-layout:");
+    }
+    let annotations = manifest.value.pointer_mut("/metadata/annotations").and_then(Json::as_object_mut);
+    for (key, value) in annotations.into_iter().flatten() {
+        if PATHS.contains(&key.as_str()) {
+            changed |= absolute(value, "");
+        }
+    }
+    changed
 }
 
 fn take(document: &Node, found: &mut Vec<(ResourceId, Json)>, report: &mut Report) {
@@ -208,6 +245,25 @@ mod tests {
         let first = again(text);
         let yaml = to_yaml(&first[0]);
         assert_eq!(again(&yaml), first, "{yaml}");
+    }
+
+    #[test]
+    fn relative_paths_are_made_to_hold_elsewhere() {
+        let directory = Path::new("/etc/graphs");
+        let text = "kind: RegistryEndpoint\nmetadata: {name: a}\nspec: {host: 'oci-layout:registry'}\n---\n\
+            kind: Secret\nmetadata: {name: b, annotations: {forebay.dev/directory: keys, other: keys}}\n";
+        let told = again(&with_absolute_paths(text, directory).unwrap());
+        assert_eq!(told[0]["spec"]["host"], "oci-layout:/etc/graphs/registry");
+        let annotations = &told[1]["metadata"]["annotations"];
+        assert_eq!(
+            (&annotations["forebay.dev/directory"], &annotations["other"]),
+            (&"/etc/graphs/keys".into(), &"keys".into())
+        );
+        for whole in ["kind: RegistryEndpoint\nmetadata: {name: a}\nspec: {host: example.com}\n", "a: ["] {
+            assert_eq!(with_absolute_paths(whole, directory), None);
+        }
+        let keys = "kind: B\nmetadata: {name: b, annotations: {forebay.dev/token-keys: 'https://k'}}\n";
+        assert_eq!(with_absolute_paths(keys, directory), None);
     }
 
     #[test]

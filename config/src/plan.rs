@@ -298,15 +298,15 @@ impl<'a> Planner<'a> {
     fn remote(&self, endpoint: &Resource<DataflowEndpoint>) -> Option<RemoteEndpoint> {
         let resources = &self.loaded.resources;
         let secret = match endpoint.spec.secret_ref() {
-            Some((_, name)) => Some(find(&resources.secrets, self.namespace, name)?.spec.clone()),
+            Some((_, name)) => Some(find(&resources.secrets, self.namespace, name)?.whole()),
             None => None,
         };
         let trusted_cas = match endpoint.spec.trusted_cas_ref() {
-            Some((_, name)) => Some(find(&resources.config_maps, self.namespace, name)?.spec.clone()),
+            Some((_, name)) => Some(find(&resources.config_maps, self.namespace, name)?.whole()),
             None => None,
         };
         let login = match &endpoint.meta.settings.login {
-            Some(name) => Some(find(&resources.secrets, self.namespace, name)?.spec.clone()),
+            Some(name) => Some(find(&resources.secrets, self.namespace, name)?.whole()),
             None => None,
         };
         Some(RemoteEndpoint {
@@ -316,8 +316,8 @@ impl<'a> Planner<'a> {
             secret,
             trusted_cas,
             login,
-            token_file: endpoint.meta.settings.token_file.clone(),
-            directory: endpoint.meta.settings.directory.clone(),
+            token_file: endpoint.meta.settings.token_file.as_deref().map(|path| endpoint.beside(path)),
+            directory: endpoint.meta.settings.directory.as_deref().map(|path| endpoint.beside(path)),
             batch_latency: endpoint.meta.settings.batch_latency,
         })
     }
@@ -341,7 +341,7 @@ impl<'a> Planner<'a> {
             RegistryAuthentication::Anonymous(_) => Credentials::Anonymous,
             RegistryAuthentication::ArtifactPullSecret(settings) => {
                 let secret = find(&self.loaded.resources.secrets, self.namespace, &settings.secret_ref)?;
-                Credentials::from_secret(&secret.spec, host).ok()?
+                Credentials::from_secret(&secret.whole(), host).ok()?
             }
             // Said at loading: without an identity the registry is asked as anybody would.
             RegistryAuthentication::SystemAssignedManagedIdentity(_)

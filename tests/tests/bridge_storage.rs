@@ -218,9 +218,14 @@ fn a_directory_that_cannot_be_written_is_told_of_and_waited_for() {
 fn an_object_store_gets_files_also_what_was_acknowledged_while_it_was_away() {
     let mut store = Azurite::start();
     store.create("raw");
+    // As Kubernetes would mount it.
+    let mounted = tempfile::TempDir::new().expect("a directory");
+    fs::write(mounted.path().join("accessToken"), store.access_token()).expect("a file can be written");
+    let mount =
+        format!("  name: sas\n  annotations: {{forebay.dev/directory: '{}'}}\n", mounted.path().display());
     let parts = [
         azure(&store.host()),
-        sas(&store.access_token()),
+        secret("sas", &[]).replace("  name: sas\n", &mount).replace("stringData:\n", ""),
         schema(&fields()),
         persisted(&graph("Parquet", "raw/line1")),
     ];

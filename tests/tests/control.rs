@@ -71,6 +71,16 @@ fn comes(broker: &Forebay, topic: &str) {
 }
 
 #[test]
+fn paths_in_what_is_applied_are_those_of_the_file_that_it_came_from() {
+    let world = World::new();
+    let (code, output) = world.run(&["apply", "-f", "config/samples/fahrenheit.yaml"]);
+    assert_eq!(code, 0, "{output}");
+    world.wait_for(&["get", "graphs", "fahrenheit"], "Available");
+    let (_, shown) = world.run(&["get", "registries", "samples", "-o", "yaml"]);
+    assert!(shown.contains("config/samples/registry") && shown.contains("oci-layout:/"), "{shown}");
+}
+
+#[test]
 fn a_graph_is_applied_shown_changed_and_deleted() {
     let world = World::new();
     assert_eq!(world.apply(&graph("first")), (0, "dataflowgraph/line created".to_owned()));

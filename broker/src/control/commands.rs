@@ -88,19 +88,26 @@ fn texts(files: &[PathBuf]) -> Result<String, Failed> {
             std::io::stdin()
                 .read_to_string(&mut typed)
                 .map_err(|error| vec![format!("standard input: {error}")])?;
-            text = joined(text, &typed);
+            text = joined(text, &elsewhere(typed, Path::new(".")));
             continue;
         }
         for file in config::files(std::slice::from_ref(path)) {
             let read = std::fs::read_to_string(&file)
                 .map_err(|error| vec![format!("{}: {error}", file.display())])?;
-            text = joined(text, &read);
+            text = joined(text, &elsewhere(read, file.parent().unwrap_or(Path::new("."))));
         }
         if !path.exists() {
             return Err(vec![format!("{} is not there", path.display())]);
         }
     }
     Ok(text)
+}
+
+/// The broker keeps it in a directory of its own: paths that are relative to where it stands now are made absolute.
+fn elsewhere(text: String, directory: &Path) -> String {
+    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+    let absolute = std::fs::canonicalize(directory).ok();
+    absolute.and_then(|directory| config::manifest::with_absolute_paths(&text, &directory)).unwrap_or(text)
 }
 
 fn joined(text: String, more: &str) -> String {

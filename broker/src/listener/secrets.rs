@@ -65,13 +65,13 @@ impl<'a> Secrets<'a> {
 
     /// A path that a resource names; relative ones begin where the resource stands.
     pub fn path<T>(&mut self, owner: &Resource<T>, path: &Path) -> PathBuf {
-        let path = beside(owner, path);
+        let path = owner.beside(path);
         self.files.push(Seen::now(&path));
         path
     }
 
     fn directory<T>(&self, owner: &Resource<T>) -> Option<PathBuf> {
-        owner.meta.settings.directory.as_deref().map(|path| beside(owner, path))
+        owner.meta.settings.directory.as_deref().map(|path| owner.beside(path))
     }
 
     fn read(&mut self, path: &Path) -> Result<Vec<u8>, String> {
@@ -82,13 +82,6 @@ impl<'a> Secrets<'a> {
             0..=ENTRY_BYTES_MAX => std::fs::read(path).map_err(fail),
             _ => Err(format!("cannot be read: {shown} is larger than {ENTRY_BYTES_MAX} bytes")),
         }
-    }
-}
-
-fn beside<T>(owner: &Resource<T>, path: &Path) -> PathBuf {
-    match owner.file.parent() {
-        Some(directory) => directory.join(path),
-        None => path.to_owned(),
     }
 }
 

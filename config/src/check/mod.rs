@@ -129,7 +129,7 @@ impl<'a> Check<'a> {
         if let RegistryAuthentication::ArtifactPullSecret(settings) = &registry.spec.authentication {
             let name = &settings.secret_ref;
             if let Found::Resource(secret) = self.secret(registry, key, name)
-                && let Err(fault) = Credentials::from_secret(&secret.spec, &registry.spec.host)
+                && let Err(fault) = Credentials::from_secret(&secret.whole(), &registry.spec.host)
             {
                 let message = format!("`{key}` names {}, which {fault}", secret.id);
                 self.tell(registry, |report| report.error(name.position, key, message));

@@ -179,6 +179,15 @@ const LATENESS_MAX: Duration = Duration::from_secs(600);
 
 const OWN_PREFIX: &str = "forebay.dev/";
 
+/// The annotations that name a file or directory.
+pub(crate) const PATHS: &[&str] = &[
+    "forebay.dev/directory",
+    "forebay.dev/kubernetes-token-file",
+    "forebay.dev/password-file",
+    "forebay.dev/token-file",
+    "forebay.dev/token-keys",
+];
+
 /// The annotations that each kind knows.
 const OWN: &[(&str, &[&str])] = &[
     (

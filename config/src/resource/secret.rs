@@ -50,6 +50,11 @@ impl Secret {
         Ok(SecretValue::new(text))
     }
 
+    /// Sets an entry.
+    pub(crate) fn set(&mut self, key: String, bytes: Vec<u8>) {
+        self.entries.insert(key, bytes);
+    }
+
     /// The logins for registries, or nothing when the Secret is of another type.
     pub(crate) fn docker_logins(&self) -> Result<Option<Vec<DockerLogin>>, String> {
         match self.bytes(DOCKER_CONFIG_KEY) {
