@@ -55,10 +55,14 @@ use crate::cli::{Command, New};
 use crate::control::commands;
 use crate::serve::ServeError;
 
+/// What is told when nobody says otherwise; libraries that tell of their own steps only when something is wrong.
+const USUAL: &str =
+    "info,delta_kernel=warn,delta_kernel_default_engine=warn,deltalake_core=warn,object_store=warn";
+
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     // What tells of one message after the other is no news at the workbench, where each is shown.
-    let usual = if matches!(cli.command, Command::Test(_) | Command::Run(_)) { "warn" } else { "info" };
+    let usual = if matches!(cli.command, Command::Test(_) | Command::Run(_)) { "warn" } else { USUAL };
     let filter = EnvFilter::try_from_env("FOREBAY_LOG").unwrap_or_else(|_| EnvFilter::new(usual));
     let ansi = std::io::stderr().is_terminal();
     tracing_subscriber::fmt()

@@ -127,7 +127,7 @@ impl Azurite {
         let mut command = Command::new(repository().join(".tools/clients/bin/python"));
         command.args(["-c", &format!("{prelude}{script}"), &self.host(), ACCOUNT, KEY]).args(arguments);
         let (status, output) = process::run(command);
-        assert!(status.success(), "{output}");
+        assert!(status.success(), "{status}: {output}");
         output
     }
 }

@@ -81,7 +81,7 @@ impl StorageDestination {
 }
 
 impl Target {
-    fn new(outward: &Outward, output: &Output, schema: &Arc<Schema>) -> Result<Self, String> {
+    fn new(outward: &Outward, output: &Output, schema: &Schema) -> Result<Self, String> {
         let endpoint = &outward.endpoint;
         let parquet = output.format == OutputFormat::Parquet;
         if let EndpointSettings::LocalStorage(volume) = &endpoint.settings {
@@ -94,7 +94,7 @@ impl Target {
         match parquet {
             true => Ok(Self::Container(container)),
             #[cfg(feature = "delta")]
-            false => Ok(Self::Table(Box::new(super::delta::Table::new(container, Arc::clone(schema))?))),
+            false => Ok(Self::Table(Box::new(super::delta::Table::new(container, schema)?))),
             #[cfg(not(feature = "delta"))]
             false => {
                 let _ = schema;
@@ -120,7 +120,7 @@ impl Target {
             Self::Directory(directory) => directory.write(name, files::parquet(rows).await?).await,
             Self::Container(container) => container.write(name, files::parquet(rows).await?).await,
             #[cfg(feature = "delta")]
-            Self::Table(table) => table.append(rows).await,
+            Self::Table(table) => table.append(name, rows).await,
         }
     }
 }
