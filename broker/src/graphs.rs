@@ -118,6 +118,12 @@ pub enum StartError {
     /// An endpoint cannot be used as it is.
     #[error("{0}")]
     Endpoint(#[from] bridge::Unusable),
+    /// Its windows would be in several instances, each with a part of the messages.
+    #[error(
+        "profile asks for {0} instances (`instanceCount`), but this graph keeps messages for a time (accumulate, delay, or in \
+         order), and each instance would have a part of them only; give it a profile of one instance"
+    )]
+    Instances(u8),
     /// The work was cut off.
     #[error("starting it was cut off: {0}")]
     Cut(#[from] tokio::task::JoinError),
@@ -128,7 +134,7 @@ impl StartError {
     pub(crate) fn reason_code(&self) -> &'static str {
         match self {
             Self::Fetch(error) => error.reason_code(),
-            Self::Definition { .. } => "DataflowGraphConfigurationFailed",
+            Self::Definition { .. } | Self::Instances(_) => "DataflowGraphConfigurationFailed",
             Self::Graph(error) => error.reason_code(),
             Self::Endpoint(unusable) => unusable.code,
             Self::Cut(_) => "DataflowGraphProcessingFailed",
@@ -295,7 +301,7 @@ impl Graphs {
     /// Says why a graph does not run.
     pub(crate) fn say_failed(&self, plan: &GraphPlan<'_>, error: &StartError) {
         let (name, code) = (&plan.id.name, error.reason_code());
-        self.health.set(plan.id, State::Unavailable, Some(code), error.to_string());
+        self.health.set(&plan.id, State::Unavailable, Some(code), error.to_string());
         eprintln!("graph {name}: not running ({code}): {error}");
         counter!("aio_dataflow_graph_errors", "dataflow_id" => name.clone(), "error_code" => code)
             .increment(1);
@@ -341,6 +347,9 @@ impl Graphs {
         let mut graph: GraphRuntime<Carry> = started.await??;
         // What waits for its turn comes later by that.
         let order = order(plan.settings);
+        if plan.instances > 1 && (graph.keeps_items() || order.is_some()) {
+            return Err(StartError::Instances(plan.instances));
+        }
         let waits = Duration::from_millis(order.map_or(0, |order| u64::from(order.max_lateness_ms)));
         let lateness = plan.settings.allowed_lateness.unwrap_or(ALLOWED_LATENESS) + waits;
         graph.engine().set_lateness_ms(u64::try_from(lateness.as_millis()).unwrap_or(u64::MAX));
@@ -390,11 +399,16 @@ impl Graphs {
         let Ready { graph, ends: (bridges, exits), order, inline_budget, remark, pulled } = ready;
         let may_wait = graph.keeps_items() || order.is_some() || bridges.lead_out();
         let had = before.map_or(&[][..], |before| &before.routes);
-        let (mut prepared, more) = self.prepared.lock().remove(plan.id).unwrap_or_else(|| {
+        let (mut prepared, more) = self.prepared.lock().remove(&plan.id).unwrap_or_else(|| {
             let (prepared, why) = restore::prepare(&self.broker, plan, had);
             (prepared, why.map(|why| why.to_string()).unwrap_or_default())
         });
-        let remark = [remark, more].into_iter().filter(|remark| !remark.is_empty()).collect::<Vec<_>>();
+        let asked = plan.profile.instance_count;
+        let one = match asked > plan.instances {
+            true => format!("its profile asks for {asked} instances; persisted, it has one"),
+            false => String::new(),
+        };
+        let remark = [remark, more, one].into_iter().filter(|remark| !remark.is_empty()).collect::<Vec<_>>();
         let parts = Parts {
             name: &plan.id.name,
             graph,

@@ -60,7 +60,7 @@ impl Graphs {
     async fn reconcile_one(self: Arc<Self>, loaded: Arc<Loaded>, at: usize) {
         let plans = loaded.plans();
         let Some(plan) = plans.get(at) else { return };
-        let before = self.running.lock().iter().find(|graph| graph.id == *plan.id).cloned();
+        let before = self.running.lock().iter().find(|graph| graph.id == plan.id).cloned();
         let Some(before) = before else {
             if self.try_start(&loaded, at).await {
                 drop(plans);
@@ -73,7 +73,7 @@ impl Graphs {
             let mut running = self.running.lock();
             running
                 .iter_mut()
-                .filter(|graph| graph.id == *plan.id)
+                .filter(|graph| graph.id == plan.id)
                 .for_each(|it| it.loaded = Arc::clone(&loaded));
             return;
         }
@@ -121,7 +121,7 @@ impl Graphs {
         after.flow.bridges.start(&after.flow);
         after.previous = Some(Arc::clone(&before.pulled));
         let mut running = self.running.lock();
-        running.retain(|graph| graph.id != *plan.id);
+        running.retain(|graph| graph.id != plan.id);
         running.push(after);
         drop(running);
         say_running(plan);
@@ -157,7 +157,7 @@ impl Graphs {
             tracing::debug!(graph = %id.name, "is made ready anew");
         }
         for plan in loaded.plans() {
-            let runs = self.running.lock().iter().any(|graph| graph.id == *plan.id);
+            let runs = self.running.lock().iter().any(|graph| graph.id == plan.id);
             if plan.request_disk_persistence && !runs {
                 let (it, why) = restore::prepare(&self.broker, &plan, &[]);
                 prepared.insert(plan.id.clone(), (it, why.map(|why| why.to_string()).unwrap_or_default()));
@@ -169,16 +169,19 @@ impl Graphs {
 /// What becomes of a graph by these resources.
 fn fate(graph: &RunningGraph, loaded: &Loaded) -> Fate {
     let (was, is) = (graph.loaded.plans(), loaded.plans());
-    let find = |plans: &[GraphPlan<'_>]| plans.iter().position(|plan| *plan.id == graph.id);
+    let find = |plans: &[GraphPlan<'_>]| plans.iter().position(|plan| plan.id == graph.id);
     if let Some(at) = find(&is) {
         return match find(&was).map(|was_at| was[was_at] == is[at]) {
             Some(true) => Fate::Stays,
             _ => Fate::Changed,
         };
     }
-    let found = loaded.resources.graphs.iter().find(|resource| resource.id == graph.id);
+    let id = graph.id.resource();
+    let found = loaded.resources.graphs.iter().find(|resource| resource.id == id);
     let disabled = found.is_some_and(|resource| resource.spec.mode == OperationalMode::Disabled);
-    let declared = loaded.resources.declared().any(|id| *id == graph.id);
+    // Of one that is there, there are to be fewer instances.
+    let is_surplus = id != graph.id && is.iter().any(|plan| plan.id == id);
+    let declared = !is_surplus && loaded.resources.declared().any(|declared| *declared == id);
     match (disabled, declared || is_unreadable(graph, loaded)) {
         (true, _) => Fate::Disabled,
         (false, true) => Fate::Broken,

@@ -47,7 +47,7 @@ impl Graphs {
         let _changing = self.changing.lock().await;
         let running = self.running.lock().clone();
         let mut all = Vec::new();
-        for graph in running.iter().filter(|graph| name.is_none_or(|name| graph.id.name == name)) {
+        for graph in running.iter().filter(|graph| name.is_none_or(|name| graph.id.resource().name == name)) {
             let (outcome, done) = match self.refresh_one(graph, name.is_some()).await {
                 Ok(outcome) => (outcome, true),
                 Err(why) => (why, false),
@@ -73,7 +73,7 @@ impl Graphs {
             return Ok("what is new was given up".to_owned());
         }
         let plans = graph.loaded.plans();
-        let Some(plan) = plans.iter().find(|plan| *plan.id == graph.id) else {
+        let Some(plan) = plans.iter().find(|plan| plan.id == graph.id) else {
             return Err("its resource is gone".to_owned());
         };
         match self.make_ready(plan, &[]).await {
@@ -99,15 +99,16 @@ impl Graphs {
     /// Has the version before take over again.
     pub async fn roll_back(self: &Arc<Self>, name: &str) -> Refreshed {
         let _changing = self.changing.lock().await;
-        let graph = self.running.lock().iter().find(|graph| graph.id.name == name).cloned();
-        let (outcome, done) = match graph {
-            None => ("it does not run".to_owned(), false),
-            Some(graph) => match self.roll_back_one(&graph).await {
-                Ok(outcome) => (outcome, true),
-                Err(why) => (why, false),
-            },
-        };
-        Refreshed { graph: name.to_owned(), outcome, done }
+        let running = self.running.lock().clone();
+        let mut last = Err("it does not run".to_owned());
+        for graph in running.iter().filter(|graph| graph.id.resource().name == name) {
+            last = self.roll_back_one(graph).await;
+            if last.is_err() {
+                break;
+            }
+        }
+        let done = last.is_ok();
+        Refreshed { graph: name.to_owned(), outcome: last.unwrap_or_else(|why| why), done }
     }
 
     async fn roll_back_one(&self, graph: &RunningGraph) -> Result<String, String> {
@@ -116,7 +117,7 @@ impl Graphs {
             return Err("there is no version before: none has run since the broker was started".to_owned());
         };
         let plans = graph.loaded.plans();
-        let plan = plans.iter().find(|plan| *plan.id == graph.id).ok_or("its resource is gone")?;
+        let plan = plans.iter().find(|plan| plan.id == graph.id).ok_or("its resource is gone")?;
         let ready = self.make_ready(plan, &previous).await.map_err(|error| error.to_string())?;
         self.exchange(&graph.loaded, plan, ready, graph).await;
         let given_up = digests(&graph.pulled);

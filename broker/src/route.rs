@@ -1,10 +1,11 @@
 //! Who gets the messages of one topic: worked out once, then looked up.
 
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use broker_core::message::Publication;
-use broker_core::packet::QoS;
+use broker_core::packet::{PublishProperties, QoS, Role};
 use broker_core::router::{Match, Router};
 use foldhash::HashMap;
 
@@ -76,23 +77,73 @@ pub struct Share {
     /// Its group and filter, as `group/filter`.
     pub name: Arc<str>,
     members: Vec<Target>,
+    /// Sources of graphs that are members, too.
+    graphs: Vec<Arc<Source>>,
     next: AtomicUsize,
 }
 
+/// A member of a share.
+#[derive(Clone, Copy, Debug)]
+pub enum Member<'a> {
+    /// A session.
+    Client(&'a Target),
+    /// A graph.
+    Graph(&'a Arc<Source>),
+}
+
+/// The user property by which publishers say which messages belong together (AIO.md §7.1).
+const PARTITION: &str = "$partition";
+
 impl Share {
-    /// The members, beginning with the one whose turn it is.
-    pub fn in_turn(&self) -> impl Iterator<Item = &Target> {
-        let start = self.next.fetch_add(1, Ordering::Relaxed) % self.members.len().max(1);
-        let (before, after) = self.members.split_at(start);
-        after.iter().chain(before)
+    /// Who gets the next message.
+    pub fn choose(&self, publication: &Publication<'_>) -> Option<Member<'_>> {
+        if self.graphs.is_empty() {
+            let start = self.next.fetch_add(1, Ordering::Relaxed);
+            return self.choose_client(publication, start).map(Member::Client);
+        }
+        let place = self.place(publication) % (self.graphs.len() + self.members.len());
+        if let Some(place) = place.checked_sub(self.graphs.len())
+            && let Some(client) = self.choose_client(publication, place)
+        {
+            return Some(Member::Client(client));
+        }
+        let mut graphs = from(&self.graphs, place);
+        graphs.clone().find(|source| source.takes()).or_else(|| graphs.next()).map(Member::Graph)
     }
 
-    /// Who gets the next message, of these: the one whose turn it is, unless it is away and another is there.
-    pub fn choose(&self, publication: &Publication<'_>) -> Option<&Target> {
-        let mut members = self.in_turn().filter(|t| !(t.no_local && t.client.id() == publication.publisher));
+    /// The one in this place, unless it is away and another is there.
+    fn choose_client(&self, publication: &Publication<'_>, place: usize) -> Option<&Target> {
+        let takes = |t: &&Target| !(t.no_local && t.client.id() == publication.publisher);
+        let mut members = from(&self.members, place).filter(takes);
         let first = members.next();
         let online = |t: &&Target| t.client.lock().connection.is_some();
         first.filter(online).or_else(|| members.find(online)).or(first)
+    }
+
+    /// AIO's rule where graphs share: what belongs together goes to one of them, by `$partition`, or by topic where the filter
+    /// has wildcards; everything else in turn.
+    fn place(&self, publication: &Publication<'_>) -> usize {
+        let properties = PublishProperties::parse(publication.forward.properties, Role::Client);
+        let partition = properties.as_ref().ok().and_then(|properties| properties.user_property(PARTITION));
+        let key = match partition {
+            Some(partition) => partition,
+            None if self.name.contains(['+', '#']) => publication.topic(),
+            None => return self.next.fetch_add(1, Ordering::Relaxed),
+        };
+        // The same for every thread, and for the next start.
+        let hash = foldhash::fast::FixedState::default().hash_one(key);
+        usize::try_from(hash >> 1).unwrap_or(0)
+    }
+
+    /// No message is to be brought, for none of its members has room for what it would become.
+    pub fn refuses(&self) -> bool {
+        self.members.is_empty() && self.graphs.iter().all(|source| source.refuses())
+    }
+
+    /// One of its members takes messages from the log.
+    fn is_persisted(&self) -> bool {
+        self.members.iter().any(|target| target.persisted)
+            || self.graphs.iter().any(|source| source.cursor.is_some())
     }
 }
 
@@ -116,9 +167,15 @@ impl Route {
     pub fn find(router: &Router<Subscriber>, topic: &str) -> Self {
         let mut found = Self::default();
         let mut places: HashMap<u64, usize> = HashMap::default();
-        let mut shares: HashMap<Arc<str>, Vec<Target>> = HashMap::default();
+        let mut shares: HashMap<Arc<str>, Share> = HashMap::default();
         router.matches(topic, &mut |m| match (m.subscriber, m.share) {
-            (Subscriber::Graph(source), _) => {
+            (Subscriber::Graph(source), Some(share)) => {
+                let graphs = &mut shared(&mut shares, share).graphs;
+                if !graphs.iter().any(|g| Arc::ptr_eq(g, source)) {
+                    graphs.push(Arc::clone(source));
+                }
+            }
+            (Subscriber::Graph(source), None) => {
                 if !found.graphs.iter().any(|g| Arc::ptr_eq(g, source)) {
                     found.graphs.push(Arc::clone(source));
                 }
@@ -144,19 +201,33 @@ impl Route {
                 }
             },
         });
-        let share = |(name, members)| Share { name, members, next: AtomicUsize::new(0) };
-        found.shares = shares.into_iter().map(share).collect();
-        let mut all = found.clients.iter().chain(found.shares.iter().flat_map(|share| &share.members));
-        found.persisted =
-            all.any(|target| target.persisted) || found.graphs.iter().any(|graph| graph.cursor.is_some());
+        found.shares = shares.into_values().collect();
+        found.persisted = found.clients.iter().any(|target| target.persisted)
+            || found.shares.iter().any(Share::is_persisted)
+            || found.graphs.iter().any(|graph| graph.cursor.is_some());
         found
     }
 }
 
-fn join(shares: &mut HashMap<Arc<str>, Vec<Target>>, share: &str, target: Target) {
-    let name = shares.get_key_value(share).map_or_else(|| share.into(), |(name, _)| Arc::clone(name));
-    let target = Target { share: Some(Arc::clone(&name)), ..target };
-    shares.entry(name).or_default().push(target);
+/// All of them, beginning in this place.
+fn from<T>(members: &[T], place: usize) -> impl Iterator<Item = &T> + Clone {
+    let (before, after) = members.split_at(place % members.len().max(1));
+    after.iter().chain(before)
+}
+
+fn shared<'a>(shares: &'a mut HashMap<Arc<str>, Share>, name: &str) -> &'a mut Share {
+    let name = shares.get_key_value(name).map_or_else(|| name.into(), |(name, _)| Arc::clone(name));
+    shares.entry(Arc::clone(&name)).or_insert_with(|| Share {
+        name,
+        members: Vec::new(),
+        graphs: Vec::new(),
+        next: AtomicUsize::new(0),
+    })
+}
+
+fn join(shares: &mut HashMap<Arc<str>, Share>, share: &str, target: Target) {
+    let share = shared(shares, share);
+    share.members.push(Target { share: Some(Arc::clone(&share.name)), ..target });
 }
 
 fn target(client: &Arc<Client>, m: &Match<'_, Subscriber>) -> Target {

@@ -19,7 +19,7 @@ use crate::ordered::{Held, Holding, Ordered};
 use crate::pipeline::cursor::Record;
 use crate::pipeline::origin::Origins;
 use crate::pipeline::{Arrival, Dataflow, Entered, Outcome, Source};
-use crate::route::{Cache, Route, Target};
+use crate::route::{Cache, Member, Route, Share, Target};
 use crate::{delivery, persistence};
 
 /// How many times a message may be derived from a derived one before it is taken for a loop.
@@ -175,7 +175,8 @@ impl<'a> Turn<'a> {
                 self.scratch.routes.get(publication.topic(), generation, |topic| broker.find_route(topic));
             let share = route.shares.iter().find(|candidate| candidate.name == *share);
             match share.and_then(|share| share.choose(&publication)) {
-                Some(target) => self.deliver(target, &mut publication, false),
+                Some(Member::Client(target)) => self.deliver(target, &mut publication, false),
+                Some(Member::Graph(source)) => self.bring(source, &mut publication),
                 None => broker.metrics.dropped(DropCause::Away),
             }
         }
@@ -352,7 +353,7 @@ impl<'a> Turn<'a> {
         }
         if publication.qos > QoS::AtMostOnce
             && publication.hops == 0
-            && route.graphs.iter().any(|source| source.refuses())
+            && (route.graphs.iter().any(|source| source.refuses()) || route.shares.iter().any(Share::refuses))
         {
             broker.metrics.backpressure.increment(1);
             return Taken::Refused(ReasonCode::QuotaExceeded);
@@ -375,17 +376,14 @@ impl<'a> Turn<'a> {
             self.deliver(target, publication, shared);
         }
         for (at, share) in route.shares.iter().enumerate() {
-            let chosen = chosen.get(at).copied().unwrap_or_else(|| share.choose(publication));
-            if let Some(target) = chosen {
-                self.deliver(target, publication, false);
+            match chosen.get(at).copied().unwrap_or_else(|| share.choose(publication)) {
+                Some(Member::Client(target)) => self.deliver(target, publication, false),
+                Some(Member::Graph(source)) => self.bring(source, publication),
+                None => {}
             }
         }
         for source in &route.graphs {
-            if publication.hops >= HOPS_MAX {
-                self.broker.metrics.derived_loops.increment(1);
-            } else if !source.cursor.as_ref().is_some_and(|cursor| self.takes_later(cursor.session)) {
-                self.push(source, publication.owned());
-            }
+            self.bring(source, publication);
         }
         self.scratch.takers.clear();
         for service in &route.services {
@@ -404,12 +402,21 @@ impl<'a> Turn<'a> {
         }
     }
 
+    /// Brings a message to a graph, unless it takes it from the log, or graphs feed one another without end.
+    fn bring(&mut self, source: &Source, publication: &mut Publication<'_>) {
+        if publication.hops >= HOPS_MAX {
+            self.broker.metrics.derived_loops.increment(1);
+        } else if !source.cursor.as_ref().is_some_and(|cursor| self.takes_later(cursor.session)) {
+            self.push(source, publication.owned());
+        }
+    }
+
     /// Has a message written down for those who take it from the log, and as its topic's retained one. The number to
     /// wait for; 0 when nobody takes it so.
     fn store(
         &mut self,
         route: &Route,
-        chosen: &[Option<&Target>],
+        chosen: &[Option<Member<'_>>],
         publication: &mut Publication<'_>,
         from: Option<(u64, u16)>,
     ) -> Result<u64, ReasonCode> {
@@ -423,10 +430,18 @@ impl<'a> Turn<'a> {
         let retained = publication.retain && broker.persists_retained(publication, persistence);
         let clears = publication.retain && publication.forward.payload.is_empty();
         let mut takers = Vec::new();
-        for target in route.clients.iter().chain(chosen.iter().copied().flatten()) {
+        let clients = chosen.iter().flatten().filter_map(|member| match member {
+            Member::Client(target) => Some(*target),
+            Member::Graph(_) => None,
+        });
+        for target in route.clients.iter().chain(clients) {
             takers.extend(reserve(target, publication));
         }
-        reserve_graphs(&route.graphs, publication, &mut takers);
+        let graphs = chosen.iter().flatten().filter_map(|member| match member {
+            Member::Graph(source) => Some(*source),
+            Member::Client(_) => None,
+        });
+        reserve_graphs(route.graphs.iter().chain(graphs), publication, &mut takers);
         let mut events = Vec::new();
         if !takers.is_empty() || (retained && !clears) {
             self.scratch.takers.extend(takers.iter().map(|taker| (taker.session, taker.packet_id)));
@@ -624,7 +639,11 @@ impl Drop for Turn<'_> {
 }
 
 /// How persisted graphs take a message from the log: once each, by all its sources that want it.
-fn reserve_graphs(sources: &[Arc<Source>], publication: &Publication<'_>, takers: &mut Vec<Taker>) {
+fn reserve_graphs<'a>(
+    sources: impl Iterator<Item = &'a Arc<Source>>,
+    publication: &Publication<'_>,
+    takers: &mut Vec<Taker>,
+) {
     if publication.qos == QoS::AtMostOnce || publication.hops >= HOPS_MAX {
         return;
     }

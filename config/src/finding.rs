@@ -51,6 +51,23 @@ pub struct ResourceId {
     pub name: String,
 }
 
+impl ResourceId {
+    /// What the instance of this number of a graph is called: the first has the name of its resource, others one that no
+    /// resource can have.
+    #[must_use]
+    pub fn instance(&self, number: u8) -> Self {
+        let name = if number <= 1 { self.name.clone() } else { format!("{}.{number}", self.name) };
+        Self { name, ..self.clone() }
+    }
+
+    /// The resource that this is an instance of, or is.
+    #[must_use]
+    pub fn resource(&self) -> Self {
+        let name = self.name.split('.').next().unwrap_or_default().to_owned();
+        Self { name, ..self.clone() }
+    }
+}
+
 impl fmt::Display for ResourceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.kind, quoted(&self.name))

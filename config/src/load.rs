@@ -35,10 +35,10 @@ impl Loaded {
         self.findings.iter().filter(move |finding| finding.resource.as_ref() == Some(id))
     }
 
-    /// The graphs that are enabled and without errors, with all that they refer to.
+    /// The graphs that are enabled and without errors, with all that they refer to; one for each instance.
     pub fn plans(&self) -> Vec<GraphPlan<'_>> {
         let graphs = self.resources.graphs.iter();
-        graphs.filter_map(|graph| GraphPlan::of(graph, self)).collect()
+        graphs.filter_map(|graph| GraphPlan::of(graph, self)).flat_map(GraphPlan::instances).collect()
     }
 }
 

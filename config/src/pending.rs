@@ -92,7 +92,6 @@ static PENDING: &[Pending] = &[
         Ignored,
         "graphs keep their subscription as long as they run",
     ),
-    row(PROFILE, &["spec", "instanceCount"], Not("1"), Ignored, "each graph has one instance"),
     row(
         PROFILE,
         &["spec", "diagnostics", "logs", "level"],

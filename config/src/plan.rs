@@ -24,8 +24,10 @@ use std::time::Duration;
 /// A graph that can run: sources, graphs and destinations, and how they are connected.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GraphPlan<'a> {
-    /// The resource.
-    pub id: &'a ResourceId,
+    /// The resource; or an instance of it ([`ResourceId::instance`]), where there are several.
+    pub id: ResourceId,
+    /// How many instances there are.
+    pub instances: u8,
     /// The sources, in the order in which they were written.
     pub sources: Vec<SourcePlan<'a>>,
     /// The graph artifacts, in that order.
@@ -48,7 +50,7 @@ pub struct SourcePlan<'a> {
     /// The name of the source node.
     pub node: &'a str,
     /// What it reads, as written: topic filters, or the topics of Kafka.
-    pub data_sources: Vec<&'a str>,
+    pub data_sources: Vec<String>,
     /// The topic filters when it reads from this broker; none otherwise.
     pub filters: Vec<TopicFilter>,
     /// Where it reads from.
@@ -200,7 +202,7 @@ impl<'a> GraphPlan<'a> {
                         }
                         System::Remote(_) => Vec::new(),
                     };
-                    let data_sources = source.data_sources.iter().map(|text| text.as_str()).collect();
+                    let data_sources = source.data_sources.iter().map(|text| text.value.clone()).collect();
                     sources.push(SourcePlan { node: &node.name, data_sources, filters, system });
                 }
                 NodeSettings::Graph(settings) => stages.push(planner.stage(&node.name, settings)?),
@@ -212,7 +214,8 @@ impl<'a> GraphPlan<'a> {
         let names = Names { sources: &sources, stages: &stages, destinations: &destinations };
         let links = graph.spec.node_connections.iter().map(|connection| names.link(connection));
         Some(Self {
-            id: &graph.id,
+            id: graph.id.clone(),
+            instances: 1,
             links: links.collect::<Option<_>>()?,
             sources,
             stages,
@@ -221,6 +224,39 @@ impl<'a> GraphPlan<'a> {
             request_disk_persistence: graph.spec.request_disk_persistence == OperationalMode::Enabled,
             settings: &graph.meta.settings,
         })
+    }
+
+    /// An instance for each that the profile asks for. They share the messages of their sources; a persisted graph has one, for
+    /// what waits for one that is taken away would be lost.
+    pub(crate) fn instances(self) -> Vec<Self> {
+        let count = if self.request_disk_persistence { 1 } else { self.profile.instance_count };
+        if count == 1 {
+            return vec![self];
+        }
+        let group = format!("forebay.{}.{}", self.id.namespace, self.id.name);
+        let instance = |number| {
+            let mut plan = Self { id: self.id.instance(number), instances: count, ..self.clone() };
+            plan.sources.iter_mut().for_each(|source| source.share(&group));
+            plan
+        };
+        (1..=count).map(instance).collect()
+    }
+}
+
+impl SourcePlan<'_> {
+    /// Shares the messages with others of that group. Kafka has groups of its own.
+    fn share(&mut self, group: &str) {
+        self.filters.iter_mut().for_each(|filter| *filter = filter.shared_by(group));
+        if let System::Remote(endpoint) = &self.system
+            && !matches!(endpoint.settings, EndpointSettings::Mqtt(_))
+        {
+            return;
+        }
+        for text in &mut self.data_sources {
+            if let Ok(filter) = TopicFilter::parse(text) {
+                *text = filter.shared_by(group).to_string();
+            }
+        }
     }
 }
 

@@ -41,6 +41,12 @@ impl TopicFilter {
         Ok(Self { group, filter: filter.to_owned() })
     }
 
+    /// The same filter, shared by a group unless it is already.
+    #[must_use]
+    pub fn shared_by(&self, group: &str) -> Self {
+        Self { group: self.group.clone().or_else(|| Some(group.to_owned())), filter: self.filter.clone() }
+    }
+
     /// Whether the filter matches `topic` ([MQTT-4.7.1-2], [MQTT-4.7.1-3], [MQTT-4.7.2-1]).
     pub fn matches(&self, topic: &str) -> bool {
         if topic.starts_with('$') && self.filter.starts_with(['+', '#']) {

@@ -184,8 +184,8 @@ fn texts(filters: &[TopicFilter]) -> String {
     filters.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
-fn names(loaded: &Loaded) -> Vec<&str> {
-    loaded.plans().iter().map(|plan| plan.id.name.as_str()).collect()
+fn names(loaded: &Loaded) -> Vec<String> {
+    loaded.plans().into_iter().map(|plan| plan.id.name).collect()
 }
 
 #[test]
@@ -260,7 +260,14 @@ spec:
     let profile = "apiVersion: connectivity.iotoperations.azure.com/v1\nkind: DataflowProfile\nmetadata:\n  name: big\nspec:\n  instanceCount: 4\n";
     let graph = GRAPH.replace("  profileRef: default\n", "").replace("spec:\n", owner);
     let loaded = loads(&format!("{graph}---\n{REGISTRY}---\n{profile}"));
-    assert_eq!(loaded.plans()[0].profile.instance_count, 4);
+    let plans = loaded.plans();
+    let told: Vec<(&str, String)> =
+        plans.iter().map(|plan| (plan.id.name.as_str(), plan.sources[0].filters[0].to_string())).collect();
+    let shared = |name| (name, "$share/forebay.azure-iot-operations.my-graph/sensor/raw".to_owned());
+    assert_eq!(told, ["my-graph", "my-graph.2", "my-graph.3", "my-graph.4"].map(shared));
+    assert!(plans.iter().all(|plan| plan.instances == 4 && plan.id.resource() == plans[0].id));
+    let kept = graph.replace("spec:\n", "spec:\n  requestDiskPersistence: Enabled\n");
+    assert_eq!(loads(&format!("{kept}---\n{REGISTRY}---\n{profile}")).plans().len(), 1);
 }
 
 #[test]

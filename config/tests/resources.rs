@@ -417,8 +417,7 @@ metadata:
 spec:
   instanceCount: 3
 ",
-        &["t.yaml:6:3: note: `spec.instanceCount` is accepted, but not yet in effect: each graph \
-             has one instance"],
+        &[],
     );
     check(
         "\

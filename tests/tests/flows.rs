@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use forebay_tests::artifact::{Artifact, Shape};
 use forebay_tests::forebay::{Forebay, Serve};
 use forebay_tests::mqtt::{Client, Connect, Publish, user_property};
+use forebay_tests::place::wait_reason;
 use forebay_tests::resources::{Resources, dataflow_graph, documents, registry_endpoint};
 use forebay_tests::{http, operators};
 use serde_json::{Value, json};
@@ -351,4 +352,92 @@ spec:
     let mut later = Client::connect(broker.addr, &Connect::v5("later"));
     later.subscribe("dressed", 1);
     later.settle();
+}
+
+/// A profile of three instances, and a graph that is of it.
+fn of_three(graph: &str) -> [String; 2] {
+    let profile = "apiVersion: connectivity.iotoperations.azure.com/v1
+kind: DataflowProfile
+metadata: {name: three, namespace: azure-iot-operations}
+spec: {instanceCount: 3}
+";
+    [profile.to_owned(), graph.replace("profileRef: default", "profileRef: three")]
+}
+
+#[test]
+fn instances_share_what_comes_in_and_topics_stay_together() {
+    let graph = dataflow_graph("many", "registry", "graph-simple:1.0.0", "raw/+", "cooked/${inputTopic.2}");
+    let graph = graph.replace("          - raw/+\n", "          - raw/+\n          - single\n");
+    let broker = start(&[], &of_three(&graph));
+    let mut client = Client::connect(broker.addr, &Connect::v5("client"));
+    client.subscribe("cooked/#", 0);
+    let mut publisher = Client::connect(broker.addr, &Connect::v5("publisher"));
+    for number in 0..300 {
+        let payload = json!({"temperature": {"value": number, "unit": "C"}}).to_string();
+        publisher.publish(&format!("raw/{}", number % 10), 1, payload.as_bytes());
+    }
+    let mut last = [-1.0; 10];
+    for _ in 0..300 {
+        let message = client.receive();
+        let value = json(&message)["temperature"]["value"].as_f64().expect("a number");
+        let topic: usize = message.topic["cooked/".len()..].parse().expect("a number");
+        assert!(value > last[topic], "{value} after {} of {topic}", last[topic]);
+        last[topic] = value;
+    }
+    client.settle();
+    let each =
+        |id: &str| broker.metric("aio_dataflow_messages_received", &[&format!("dataflow_id=\"{id}\"")]);
+    let counts = ["many", "many.2", "many.3"].map(each);
+    assert!(
+        counts.iter().sum::<f64>() == 300.0 && counts.iter().filter(|count| **count > 0.0).count() > 1,
+        "{counts:?}"
+    );
+    // Without wildcards, and without a word of who belongs together, each has its turn; with one, they stay together.
+    for (properties, takers) in [(vec![], 3), (user_property("$partition", "press 7"), 1)] {
+        let before = ["many", "many.2", "many.3"].map(each);
+        for _ in 0..9 {
+            client.publish_with(
+                "single",
+                1,
+                false,
+                &properties,
+                br#"{"temperature":{"value":1,"unit":"C"}}"#,
+            );
+        }
+        let after = ["many", "many.2", "many.3"].map(each);
+        let took = before.iter().zip(after).filter(|(before, after)| *before != after).count();
+        assert_eq!(took, takers, "{before:?} {after:?}");
+    }
+}
+
+#[test]
+fn a_client_and_a_graph_may_share() {
+    let graph = dataflow_graph("member", "registry", "graph-simple:1.0.0", "$shared/group/raw", "cooked");
+    let broker = start(&[], &[graph]);
+    let mut member = Client::connect(broker.addr, &Connect::v5("member"));
+    member.subscribe("$share/group/raw", 0);
+    let mut watch = Client::connect(broker.addr, &Connect::v5("watch"));
+    watch.subscribe("cooked", 0);
+    for _ in 0..10 {
+        watch.publish("raw", 0, br#"{"temperature":{"value":1,"unit":"C"}}"#);
+    }
+    for _ in 0..5 {
+        member.receive();
+        watch.receive();
+    }
+    member.settle();
+    watch.settle();
+}
+
+#[test]
+fn windows_are_not_split_over_instances() {
+    let graph = dataflow_graph("windows", "registry", "averaged:1.0.0", "raw", "average");
+    let registry = operators::sample_registry();
+    let averaged = definition("accumulate", &[("sink", None)]);
+    registry.push("averaged", "1.0.0", &Artifact::new(Shape::Graph, "graph.yaml", averaged));
+    let all = [&[registry_endpoint("registry", registry.addr)][..], &of_three(&graph)].concat();
+    let resources = Resources::default().with("all.yaml", &documents(&all));
+    let broker = Serve::new().resources(&resources).start_unready();
+    let why = wait_reason(&broker, "windows", "DataflowGraphConfigurationFailed");
+    assert!(why.contains("3 instances (`instanceCount`)"), "{why}");
 }

@@ -81,7 +81,7 @@ impl Bridges {
         for (place, source) in making.plan.sources.iter().enumerate() {
             let System::Remote(endpoint) = &source.system else { continue };
             let report = making.report(endpoint, source.node);
-            let data_sources = source.data_sources.iter().map(|&text| text.to_owned()).collect();
+            let data_sources = source.data_sources.clone();
             let instance = making.instance(source.node);
             let bridge = bridge::source(Inward { endpoint: (**endpoint).clone(), data_sources, instance })?;
             bridges.reports.push(report.clone());

@@ -177,6 +177,11 @@ impl Source {
         self.flow.get()
     }
 
+    /// Whether a message that is brought now is taken.
+    pub fn takes(&self) -> bool {
+        self.cursor.is_some() || self.flow.get().is_some_and(|flow| !flow.refuses())
+    }
+
     /// No message is to be brought, for there is no room for what it would become.
     pub fn refuses(&self) -> bool {
         self.flow.get().is_some_and(|flow| flow.refuses())
