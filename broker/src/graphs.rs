@@ -8,20 +8,17 @@ use std::time::Duration;
 
 use broker_core::message::Message;
 use broker_core::reorder::{LATENESS_MS_DEFAULT, LATENESS_MS_MAX, Late, Order};
-use config::resource::registry::{Credentials, RegistryHost};
 use config::resource::{LateMessages, Settings};
-use config::{GraphPlan, LinkPlan, Loaded, RegistryPlan, ResourceId, StagePlan};
+use config::{GraphPlan, Loaded, ResourceId, StagePlan};
 use metrics::{counter, gauge};
 use parking_lot::Mutex;
 use processing::host::{Host, HostError, OnOverrun, Options as HostOptions};
-use processing::limits::Limits;
 use processing::module::Modules;
-use processing::registry::{Artifact, Auth, Digest, Endpoint, Location, PlainHttp, Registry, RegistryError};
-use processing::runtime::{Flow, GraphError, GraphRuntime, Stage};
+use processing::registry::{Artifact, Digest, Endpoint, Registry, RegistryError};
+use processing::runtime::{GraphError, GraphRuntime, Stage};
 use processing::schema::{SchemaCheck, SchemaRef, SchemaRegistry};
 use processing::state_store::{Quota, StateStore};
-use processing_core::engine::ALLOWED_LATENESS_MS;
-use processing_core::graph::{End, Link, Start};
+use processing_core::graph::{End, Start};
 use processing_core::operator::Operator;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
@@ -37,8 +34,6 @@ use crate::services::command_invoker::CommandInvokers;
 use crate::translate::Carry;
 use crate::turn::Turn;
 
-/// How long after its end a window still takes messages, unless the graph says otherwise.
-const ALLOWED_LATENESS: Duration = Duration::from_millis(ALLOWED_LATENESS_MS);
 /// The first wait before a registry is asked again; doubles up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_secs(1);
 /// The longest.
@@ -313,7 +308,7 @@ impl Graphs {
         plan: &GraphPlan<'_>,
         pinned: &[Pulled],
     ) -> Result<Ready, StartError> {
-        let limits = limits(plan);
+        let limits = hosting::limits(plan.settings);
         let making = Making {
             plan,
             process: &self.process,
@@ -327,20 +322,7 @@ impl Graphs {
             stages.push(self.fetch_stage(plan, stage, pinned, &mut pulled).await?);
         }
         let (checks, remark) = self.checks(plan, &mut stages);
-        let name = |node: &str| node.to_owned();
-        let link = |(place, link): (usize, &LinkPlan<'_>)| Link {
-            from: link.from,
-            to: link.to,
-            checked: checks.contains_key(&place),
-        };
-        let flow = Flow {
-            name: plan.id.name.clone(),
-            sources: plan.sources.iter().map(|source| name(source.node)).collect(),
-            stages,
-            sinks: plan.destinations.iter().map(|destination| name(destination.node)).collect(),
-            links: plan.links.iter().enumerate().map(link).collect(),
-            checks,
-        };
+        let flow = hosting::flow(plan, stages, checks);
         let (modules, budget) = (Arc::clone(&self.modules), limits.inline_budget);
         // Compiling takes tens of milliseconds and more.
         let started = tokio::task::spawn_blocking(move || GraphRuntime::start_flow(&modules, flow, &limits));
@@ -350,9 +332,8 @@ impl Graphs {
         if plan.instances > 1 && (graph.keeps_items() || order.is_some()) {
             return Err(StartError::Instances(plan.instances));
         }
-        let waits = Duration::from_millis(order.map_or(0, |order| u64::from(order.max_lateness_ms)));
-        let lateness = plan.settings.allowed_lateness.unwrap_or(ALLOWED_LATENESS) + waits;
-        graph.engine().set_lateness_ms(u64::try_from(lateness.as_millis()).unwrap_or(u64::MAX));
+        let waits_ms = order.map_or(0, |order| u64::from(order.max_lateness_ms));
+        graph.engine().set_lateness_ms(hosting::lateness_ms(plan.settings).saturating_add(waits_ms));
         Ok(Ready { graph, ends, order, inline_budget: budget, remark, pulled: Arc::new(pulled) })
     }
 
@@ -482,7 +463,7 @@ impl Graphs {
         pinned: &[Pulled],
         pulled: &mut Vec<Pulled>,
     ) -> Result<Stage, StartError> {
-        let endpoint = endpoint(&stage.registry);
+        let endpoint = hosting::endpoint(&stage.registry);
         let artifact = self.fetch(&endpoint, &stage.artifact.to_string(), pinned, pulled).await?;
         let graph = definition(&artifact.reference, &artifact.bytes)?;
         let mut modules = HashMap::new();
@@ -552,23 +533,6 @@ fn definition(reference: &str, bytes: &[u8]) -> Result<processing_core::graph::G
     Ok(checked.graph)
 }
 
-fn endpoint(plan: &RegistryPlan<'_>) -> Endpoint {
-    let mut endpoint = Endpoint::new(match plan.host {
-        RegistryHost::Layout(path) => Location::Layout(path.clone()),
-        RegistryHost::Remote { authority, prefix } => Location::Remote {
-            host: authority.clone(),
-            path_prefix: (!prefix.is_empty()).then(|| prefix.clone()),
-        },
-    });
-    if let Credentials::Password { username, password } = &plan.credentials {
-        endpoint.auth = Auth::Basic { user: username.clone(), password: password.reveal().to_owned() };
-    }
-    if plan.plain_http {
-        endpoint.plain_http = PlainHttp::Allowed;
-    }
-    endpoint
-}
-
 /// The order that a graph wants its messages in.
 fn order(settings: &Settings) -> Option<Order> {
     let max_lateness_ms = match settings.max_lateness {
@@ -580,24 +544,6 @@ fn order(settings: &Settings) -> Option<Order> {
         Some(LateMessages::Deliver) | None => Late::Deliver,
     };
     settings.order_by_timestamp.then_some(Order { max_lateness_ms, late })
-}
-
-fn limits(plan: &GraphPlan<'_>) -> Limits {
-    let (settings, default) = (plan.settings, Limits::default());
-    let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-    let count = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
-    Limits {
-        memory_bytes_max: settings.memory_limit.map_or(default.memory_bytes_max, bytes),
-        memory_soft_bytes: settings.memory_soft_limit.map(bytes),
-        nn_bytes_max: settings.nn_memory_limit.map_or(default.nn_bytes_max, bytes),
-        table_elements_max: settings.table_limit.map_or(default.table_elements_max, count),
-        handles_max: settings.handle_limit.map_or(default.handles_max, count),
-        metrics_max: settings.metric_limit.map_or(default.metrics_max, count),
-        log_lines_per_second_max: settings.log_limit.unwrap_or(default.log_lines_per_second_max),
-        call_max: settings.call_deadline.unwrap_or(default.call_max),
-        inline_budget: settings.inline_budget.unwrap_or(default.inline_budget),
-        ..default
-    }
 }
 
 /// A guest holds this thread up: hands the thread's other tasks to another one. Once that is done, doing it

@@ -23,8 +23,6 @@ enum When {
     Set,
     /// A scalar other than this default, in any case.
     Not(&'static str),
-    /// One of these.
-    OneOf(&'static [&'static str]),
 }
 
 enum Effect {
@@ -35,7 +33,7 @@ enum Effect {
 }
 
 use Effect::{Ignored, Refused};
-use When::{Not, OneOf, Set};
+use When::{Not, Set};
 
 const fn row(
     kind: &'static str,
@@ -107,13 +105,6 @@ static PENDING: &[Pending] = &[
         "metrics are served on the admin address",
     ),
     row(PROFILE, &["spec", "diagnostics", "debuggingSettings"], Set, Ignored, "no messages are copied"),
-    row(
-        REGISTRY,
-        &["spec", "authentication", "method"],
-        OneOf(&["SystemAssignedManagedIdentity", "UserAssignedManagedIdentity"]),
-        Ignored,
-        "SystemAssignedManagedIdentity and UserAssignedManagedIdentity; the registry is asked without credentials",
-    ),
     row(REGISTRY, &["spec", "trustSettings"], Set, Refused, "checking signatures"),
     row(REGISTRY, &["spec", "codeSigningCas"], Set, Refused, "checking signatures"),
     row(BROKER, &["spec", "cardinality"], Set, Ignored, "one process serves everything"),
@@ -267,7 +258,6 @@ impl When {
         match self {
             Set => true,
             Not(default) => !text.eq_ignore_ascii_case(default),
-            OneOf(values) => values.contains(&text.as_str()),
         }
     }
 }

@@ -124,6 +124,10 @@ pub struct RegistryPlan<'a> {
     pub credentials: Credentials,
     /// Whether HTTP without TLS was allowed by name; on loopback it is anyway.
     pub plain_http: bool,
+    /// Certificates that vouch for it (`forebay.dev/ca`).
+    pub trusted_cas: Option<ConfigMap>,
+    /// Others with the same content (`forebay.dev/mirrors`).
+    pub mirrors: &'a [RegistryHost],
 }
 
 /// Where messages go.
@@ -369,7 +373,9 @@ impl<'a> Planner<'a> {
     fn registry(&self, name: &'a str) -> Option<RegistryPlan<'a>> {
         let Some(found) = find(&self.loaded.resources.registries, self.namespace, name) else {
             let host = &BUILT_IN.registry.host;
-            let plan = RegistryPlan { name, host, credentials: Credentials::Anonymous, plain_http: false };
+            let credentials = Credentials::Anonymous;
+            let plan =
+                RegistryPlan { name, host, credentials, plain_http: false, trusted_cas: None, mirrors: &[] };
             return (name == DEFAULT).then_some(plan);
         };
         let host = &found.spec.host;
@@ -379,10 +385,23 @@ impl<'a> Planner<'a> {
                 let secret = find(&self.loaded.resources.secrets, self.namespace, &settings.secret_ref)?;
                 Credentials::from_secret(&secret.whole(), host).ok()?
             }
-            // Said at loading: without an identity the registry is asked as anybody would.
-            RegistryAuthentication::SystemAssignedManagedIdentity(_)
-            | RegistryAuthentication::UserAssignedManagedIdentity(_) => Credentials::Anonymous,
+            RegistryAuthentication::SystemAssignedManagedIdentity(identity) => Credentials::Identity {
+                client_id: None,
+                tenant: identity.tenant_id.clone(),
+                audience: identity.audience.clone(),
+            },
+            RegistryAuthentication::UserAssignedManagedIdentity(identity) => Credentials::Identity {
+                client_id: Some(identity.client_id.clone()),
+                tenant: Some(identity.tenant_id.clone()),
+                audience: identity.scope.as_ref().map(|scope| scope.trim_end_matches(".default").to_owned()),
+            },
         };
-        Some(RegistryPlan { name, host, credentials, plain_http: found.meta.settings.plain_http })
+        let own = &found.meta.settings;
+        let trusted_cas = match &own.ca {
+            Some(name) => Some(find(&self.loaded.resources.config_maps, self.namespace, name)?.whole()),
+            None => None,
+        };
+        let (plain_http, mirrors) = (own.plain_http, own.mirrors.as_slice());
+        Some(RegistryPlan { name, host, credentials, plain_http, trusted_cas, mirrors })
     }
 }

@@ -154,7 +154,7 @@ fn example_2_is_ready_to_run() {
 }
 
 #[test]
-fn the_quick_setup_with_a_managed_identity_runs_without_credentials_and_says_so() {
+fn the_quick_setup_with_a_managed_identity_is_that_of_the_machine() {
     let registry = "\
 apiVersion: connectivity.iotoperations.azure.com/v1beta1
 kind: RegistryEndpoint
@@ -170,10 +170,7 @@ spec:
 ";
     let loaded = forebay_config::load_str("t.yaml", &format!("{registry}---\n{EXAMPLE_1}"));
     assert!(!loaded.has_errors());
-    let notes: Vec<_> = loaded.findings.iter().map(ToString::to_string).collect();
-    assert!(
-        notes[0]
-            .starts_with("t.yaml:9:5: note: `spec.authentication.method` is accepted, but not yet in effect")
-    );
-    assert_eq!(loaded.plans()[0].stages[0].registry.credentials, Credentials::Anonymous);
+    let audience = Some("https://management.azure.com/".to_owned());
+    let expected = Credentials::Identity { client_id: None, tenant: None, audience };
+    assert_eq!(loaded.plans()[0].stages[0].registry.credentials, expected);
 }

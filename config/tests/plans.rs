@@ -42,7 +42,7 @@ fn credentials(host: &str, secret: &str) -> (String, String) {
     assert!(registry.plain_http);
     match &registry.credentials {
         Credentials::Password { username, password } => (username.clone(), password.reveal().to_owned()),
-        Credentials::Anonymous => panic!("a password expected"),
+        other => panic!("a password expected, not {other:?}"),
     }
 }
 

@@ -211,24 +211,23 @@ spec:
 }
 
 #[test]
-fn managed_identities_come_later() {
-    check(
-        "\
-apiVersion: connectivity.iotoperations.azure.com/v1
-kind: RegistryEndpoint
-metadata:
-  name: abc
-spec:
-  host: a.io
-  authentication:
-    method: UserAssignedManagedIdentity
-    userAssignedManagedIdentitySettings:
-      clientId: a
-      tenantId: b
-",
-        &["t.yaml:8:5: note: `spec.authentication.method` is accepted, but not yet in effect: \
-             SystemAssignedManagedIdentity and UserAssignedManagedIdentity; the registry is asked without credentials"],
-    );
+fn mirrors_are_registries_and_who_vouches_is_there() {
+    let registry = |annotations: &str| {
+        format!(
+            "apiVersion: connectivity.iotoperations.azure.com/v1\nkind: RegistryEndpoint\nmetadata:\n  name: abc\n  \
+             annotations: {annotations}\nspec:\n  host: a.io\n  authentication: {{method: Anonymous}}\n"
+        )
+    };
+    check(&registry("{forebay.dev/mirrors: 'b.io, c.io:5000/path'}"), &[]);
+    for (annotations, why) in [
+        ("{forebay.dev/mirrors: 'oci-layout:x'}", "must name registries, not directories"),
+        ("{forebay.dev/mirrors: 'https://b.io'}", "without `http://`"),
+        ("{forebay.dev/ca: nobody}", "names the ConfigMap `nobody`, which does not exist"),
+    ] {
+        let loaded = forebay_config::load_str("t.yaml", &registry(annotations));
+        let told: Vec<String> = loaded.findings.iter().map(ToString::to_string).collect();
+        assert!(loaded.has_errors() && told.iter().any(|line| line.contains(why)), "{told:?}");
+    }
 }
 
 #[test]

@@ -7,9 +7,14 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use processing::registry::{Auth, Cause, Digest, Endpoint, PlainHttp};
+use processing::registry::{
+    AUDIENCE, Auth, Cause, Digest, Endpoint, IdentitySource, ManagedIdentity, PlainHttp,
+};
 use registry_support::docker::{Docker, PASSWORD, USER};
+use registry_support::faulty::{Answer, Body, Faulty};
 use registry_support::{artifact, caching, cause_of, endpoint, forgetful, refusal};
 
 const WASM: &[u8] = b"\0asm\x0d\0\x01\0 fahrenheit to celsius";
@@ -256,6 +261,157 @@ async fn a_certificate_that_nobody_vouches_for_is_refused() {
     let error = refusal(&forgetful(), &endpoint, "t:1").await;
     assert!(matches!(cause_of(&error), Cause::Tls { .. }), "{error:?}");
     assert!(error.to_string().contains("certificate"), "{error}");
+}
+
+#[tokio::test]
+async fn a_certificate_that_the_endpoint_vouches_for_is_accepted() {
+    let (docker, certificate) = Docker::with_tls().await;
+    let trusted = fs::read(certificate).unwrap();
+    let endpoint = Endpoint { plain_http: PlainHttp::Never, trusted, ..docker.endpoint() };
+    let error = refusal(&forgetful(), &endpoint, "t:1").await;
+    assert!(matches!(cause_of(&error), Cause::NotFound { .. }), "{error:?}");
+    let trusted = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_vec();
+    let error = refusal(&forgetful(), &Endpoint { trusted, ..endpoint }, "t:1").await;
+    assert!(matches!(cause_of(&error), Cause::Tls { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn mirrors_are_asked_first_and_never_shown_a_password() {
+    let docker = Docker::with_password().await;
+    docker.push("t", "1", &artifact::module(WASM)).await;
+    let auth = Auth::Basic { user: USER.to_owned(), password: PASSWORD.to_owned() };
+    let (shown, seen) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (in_server, asked) = (Arc::clone(&shown), Arc::clone(&seen));
+    let greedy = Faulty::start(move |request| {
+        in_server.fetch_or(request.authorization().is_some(), Ordering::SeqCst);
+        asked.store(true, Ordering::SeqCst);
+        Answer::new(401, Body::Whole(Vec::new())).header("www-authenticate", "Basic realm=\"x\"")
+    });
+    let spoilt = Faulty::serving(artifact::module(WASM), |request, artifact| {
+        let whole = artifact.blobs.last().unwrap().len();
+        request.path.contains("/blobs/").then(|| Answer::ok("application/octet-stream", vec![b'x'; whole]))
+    });
+    let mirrors =
+        [greedy.host(), spoilt.host(), format!("127.0.0.1:{}", registry_support::docker::free_port())];
+    let mirrors: Vec<_> = mirrors.iter().map(|host| host.parse().unwrap()).collect();
+    let endpoint = Endpoint { auth, mirrors, ..docker.endpoint() };
+    let registry = forgetful();
+    assert_eq!(registry.pull(&endpoint, "t:1").await.unwrap().bytes, WASM);
+    assert!(seen.load(Ordering::SeqCst) && !shown.load(Ordering::SeqCst));
+    let digest = artifact::module(WASM).digest();
+    assert_eq!(registry.look_up(&endpoint, "t:1").await.unwrap(), digest);
+
+    // One that has it serves also while the registry is away.
+    let mirror = Faulty::serving(artifact::module(WASM), |_, _| None);
+    let away = format!("127.0.0.1:{}", registry_support::docker::free_port());
+    let endpoint =
+        Endpoint { mirrors: vec![mirror.host().parse().unwrap()], ..registry_support::endpoint(&away) };
+    let pulled = registry.pull(&endpoint, "t:1").await.unwrap();
+    assert!(pulled.bytes == WASM && !pulled.from_cache && pulled.reference.starts_with(&away));
+}
+
+/// The environment belongs to the process, so the pull happens in one of its own.
+#[tokio::test]
+async fn a_proxy_of_the_environment_is_used_but_not_for_this_machine() {
+    const HOST: &str = "REGISTRY_TEST_PROXIED_HOST";
+    let name = "a_proxy_of_the_environment_is_used_but_not_for_this_machine";
+    if let Ok(here) = std::env::var(HOST) {
+        let far = Endpoint { plain_http: PlainHttp::Allowed, ..endpoint("registry.example:5000") };
+        assert_eq!(forgetful().pull(&far, "t:1").await.unwrap().bytes, WASM);
+        let error = refusal(&forgetful(), &endpoint(&here), "t:1").await;
+        assert!(matches!(cause_of(&error), Cause::NotFound { .. }), "{error:?}");
+        return;
+    }
+    let proxy = Faulty::serving(artifact::module(WASM), |request, _| {
+        (!request.path.starts_with("http://registry.example:5000/v2/t/")).then(|| Answer::status(404))
+    });
+    let docker = Docker::open().await;
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name])
+        .env(HOST, docker.host())
+        .env("HTTP_PROXY", format!("http://{}", proxy.host()))
+        .env_remove("NO_PROXY")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+/// A registry and an identity service that speak as Azure's do.
+fn azure(takes: &'static str) -> (Faulty, Faulty) {
+    let service = Faulty::start(|request| {
+        let asked = request.header("x-identity-header") == Some("shown")
+            && request.path.contains("resource=https%3A%2F%2Fmanagement.azure.com%2F")
+            && request.path.contains("client_id=me");
+        match asked {
+            true => Answer::ok("application/json", br#"{"access_token": "own/token"}"#.to_vec()),
+            false => Answer::status(400),
+        }
+    });
+    let address = Arc::new(std::sync::OnceLock::<String>::new());
+    let own = Arc::clone(&address);
+    let registry = Faulty::serving(artifact::module(WASM), move |request, _| {
+        let host = own.get().unwrap();
+        let json = |text: &str| Some(Answer::ok("application/json", text.as_bytes().to_vec()));
+        match request.path.as_str() {
+            "/oauth2/exchange"
+                if request.body.contains(takes) && request.body.contains("grant_type=access_token") =>
+            {
+                json(r#"{"refresh_token": "refreshing"}"#)
+            }
+            "/oauth2/token"
+                if request.body.contains("refresh_token=refreshing&")
+                    || request.body.ends_with("=refreshing") =>
+            {
+                assert!(request.body.contains("scope=repository%3At%3Apull"), "{}", request.body);
+                json(r#"{"access_token": "pulling"}"#)
+            }
+            "/oauth2/exchange" | "/oauth2/token" => Some(Answer::status(401)),
+            _ if request.authorization() == Some("Bearer pulling") => None,
+            _ => Some(Answer::new(401, Body::Whole(Vec::new())).header(
+                "www-authenticate",
+                &format!("Bearer realm=\"http://{host}/oauth2/token\",service=\"azure\""),
+            )),
+        }
+    });
+    address.set(registry.host()).unwrap();
+    (registry, service)
+}
+
+fn identity(service: &str) -> Auth {
+    Auth::Identity(ManagedIdentity {
+        source: IdentitySource::Beside {
+            endpoint: format!("http://{service}/token"),
+            header: "shown".to_owned(),
+        },
+        client_id: Some("me".to_owned()),
+        tenant: None,
+        audience: AUDIENCE.to_owned(),
+    })
+}
+
+#[tokio::test]
+async fn a_managed_identity_is_exchanged_for_a_token_that_pulls() {
+    let (registry, service) = azure("access_token=own%2Ftoken");
+    let ours = Endpoint { auth: identity(&service.host()), ..endpoint(&registry.host()) };
+    assert_eq!(forgetful().pull(&ours, "t:1").await.unwrap().bytes, WASM);
+    assert!(!format!("{ours:?}").contains("shown"));
+
+    let (registry, service) = azure("access_token=another");
+    let ours = Endpoint { auth: identity(&service.host()), ..endpoint(&registry.host()) };
+    let error = refusal(&forgetful(), &ours, "t:1").await;
+    assert!(error.to_string().contains("AcrPull") && !error.to_string().contains("own/token"), "{error}");
+
+    let nobody = format!("127.0.0.1:{}", registry_support::docker::free_port());
+    let ours = Endpoint { auth: identity(&nobody), ..endpoint(&registry.host()) };
+    let error = refusal(&forgetful(), &ours, "t:1").await;
+    assert!(matches!(cause_of(&error), Cause::Identity { .. }), "{error:?}");
+    assert!(error.to_string().contains("exist on Azure only"), "{error}");
+
+    // Elsewhere it is nobody in particular.
+    let docker = Docker::with_token("t").await;
+    docker.push("t", "1", &artifact::module(WASM)).await;
+    let ours = Endpoint { auth: identity(&nobody), ..docker.endpoint() };
+    assert_eq!(forgetful().pull(&ours, "t:1").await.unwrap().bytes, WASM);
 }
 
 /// The system's trust is read from the environment once per process, so the pull happens in a process of its

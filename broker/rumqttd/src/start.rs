@@ -4,19 +4,15 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 
-use config::resource::registry::{Credentials, RegistryHost};
-use config::{GraphPlan, Loaded, RegistryPlan, StagePlan, System};
+use config::{GraphPlan, Loaded, StagePlan, System};
 use processing::host::{Host, Options};
-use processing::limits::Limits;
 use processing::module::Modules;
-use processing::registry::{Auth, Endpoint, Location, PlainHttp, Registry};
-use processing::runtime::{Flow as GraphFlow, GraphRuntime, Stage};
+use processing::registry::Registry;
+use processing::runtime::{GraphRuntime, Stage};
 use processing::schema::SchemaRegistry;
 use processing::state_store::Quota;
-use processing_core::engine::ALLOWED_LATENESS_MS;
-use processing_core::graph::{End, Link, Start};
+use processing_core::graph::{End, Start};
 use processing_core::item::MessageSchema;
 use rumqttd::Broker;
 use tokio::runtime::Runtime;
@@ -119,11 +115,13 @@ impl Plugin {
         for stage in &plan.stages {
             stages.push(self.runtime.block_on(self.fetch(stage)).map_err(fault)?);
         }
-        let graph = GraphRuntime::start_flow(&self.modules, flow_of(plan, stages), &limits(plan));
+        let graph = GraphRuntime::start_flow(
+            &self.modules,
+            hosting::flow(plan, stages, HashMap::new()),
+            &hosting::limits(plan.settings),
+        );
         let mut graph = graph.map_err(|error| fault(error.to_string()))?;
-        let lateness =
-            plan.settings.allowed_lateness.unwrap_or(Duration::from_millis(ALLOWED_LATENESS_MS)).as_millis();
-        graph.engine().set_lateness_ms(u64::try_from(lateness).unwrap_or(u64::MAX));
+        graph.engine().set_lateness_ms(hosting::lateness_ms(plan.settings));
         let tally = Arc::new(Tally::default());
         let flow = Flow {
             name: name.clone(),
@@ -151,7 +149,7 @@ impl Plugin {
 
     /// Fetches a graph artifact and its modules.
     async fn fetch(&self, stage: &StagePlan<'_>) -> Result<Stage, String> {
-        let endpoint = endpoint(&stage.registry);
+        let endpoint = hosting::endpoint(&stage.registry);
         let pull = async |reference: &str| {
             self.registry.pull(&endpoint, reference).await.map_err(|error| error.to_string())
         };
@@ -201,35 +199,6 @@ fn limitations(plan: &GraphPlan<'_>) -> Vec<Limitation> {
     asked.into_iter().filter(|(asked, _)| *asked).map(|(_, limitation)| limitation).collect()
 }
 
-fn limits(plan: &GraphPlan<'_>) -> Limits {
-    let (settings, default) = (plan.settings, Limits::default());
-    let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-    let count = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
-    Limits {
-        memory_bytes_max: settings.memory_limit.map_or(default.memory_bytes_max, bytes),
-        memory_soft_bytes: settings.memory_soft_limit.map(bytes),
-        nn_bytes_max: settings.nn_memory_limit.map_or(default.nn_bytes_max, bytes),
-        table_elements_max: settings.table_limit.map_or(default.table_elements_max, count),
-        handles_max: settings.handle_limit.map_or(default.handles_max, count),
-        metrics_max: settings.metric_limit.map_or(default.metrics_max, count),
-        log_lines_per_second_max: settings.log_limit.unwrap_or(default.log_lines_per_second_max),
-        call_max: settings.call_deadline.unwrap_or(default.call_max),
-        ..default
-    }
-}
-
-fn flow_of(plan: &GraphPlan<'_>, stages: Vec<Stage>) -> GraphFlow {
-    let link = |link: &config::LinkPlan<'_>| Link { from: link.from, to: link.to, checked: false };
-    GraphFlow {
-        name: plan.id.name.clone(),
-        sources: plan.sources.iter().map(|source| source.node.to_owned()).collect(),
-        stages,
-        sinks: plan.destinations.iter().map(|destination| destination.node.to_owned()).collect(),
-        links: plan.links.iter().map(link).collect(),
-        checks: HashMap::new(),
-    }
-}
-
 /// The filters of each source, and the schema that its messages are said to have.
 fn sources(plan: &GraphPlan<'_>) -> Vec<(Vec<config::TopicFilter>, Option<MessageSchema>)> {
     let schema = |place: usize| {
@@ -238,21 +207,4 @@ fn sources(plan: &GraphPlan<'_>) -> Vec<(Vec<config::TopicFilter>, Option<Messag
         reference.map(|text| MessageSchema::RegistryReference(text.as_bytes().to_vec().into()))
     };
     plan.sources.iter().enumerate().map(|(place, source)| (source.filters.clone(), schema(place))).collect()
-}
-
-fn endpoint(plan: &RegistryPlan<'_>) -> Endpoint {
-    let mut endpoint = Endpoint::new(match plan.host {
-        RegistryHost::Layout(path) => Location::Layout(path.clone()),
-        RegistryHost::Remote { authority, prefix } => Location::Remote {
-            host: authority.clone(),
-            path_prefix: (!prefix.is_empty()).then(|| prefix.clone()),
-        },
-    });
-    if let Credentials::Password { username, password } = &plan.credentials {
-        endpoint.auth = Auth::Basic { user: username.clone(), password: password.reveal().to_owned() };
-    }
-    if plan.plain_http {
-        endpoint.plain_http = PlainHttp::Allowed;
-    }
-    endpoint
 }

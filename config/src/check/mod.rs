@@ -135,6 +135,10 @@ impl<'a> Check<'a> {
                 self.tell(registry, |report| report.error(name.position, key, message));
             }
         }
+        if let Some(name) = &registry.meta.settings.ca {
+            let name = Located { value: name.clone(), position: registry.position };
+            self.config_map(registry, "metadata.annotations.forebay.dev/ca", &name);
+        }
         if let Some(trust) = &registry.spec.trust_settings {
             self.trusted_key(registry, "spec.trustSettings.trustedSigningKeys", &trust.trusted_signing_keys);
         }

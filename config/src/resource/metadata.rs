@@ -1,6 +1,7 @@
 //! `metadata`: names, and this product's own settings among the annotations.
 
 use super::common::{parse_bytes, parse_duration, parsed};
+use super::registry::RegistryHost;
 use crate::finding::{Report, quoted};
 use crate::read::{Decode, Fields, Located, Path, Unread, mismatch, record};
 use crate::suggest::nearest;
@@ -103,6 +104,10 @@ pub struct Settings {
     pub batch_latency: Option<Duration>,
     /// `forebay.dev/plain-http` of a registry: HTTP without TLS, also off loopback.
     pub plain_http: bool,
+    /// `forebay.dev/ca` of a registry: the ConfigMap with certificates that vouch for it, beside the system's own.
+    pub ca: Option<String>,
+    /// `forebay.dev/mirrors` of a registry: others with the same content that are asked before, without credentials.
+    pub mirrors: Vec<RegistryHost>,
     /// `forebay.dev/schema` of a ConfigMap: its one entry is the document of the schema of this name,
     /// `aio-sr://<namespace>/<name>:<version>`.
     pub schema: Option<String>,
@@ -219,7 +224,7 @@ const OWN: &[(&str, &[&str])] = &[
             "forebay.dev/batch-latency",
         ],
     ),
-    ("RegistryEndpoint", &["forebay.dev/plain-http"]),
+    ("RegistryEndpoint", &["forebay.dev/plain-http", "forebay.dev/ca", "forebay.dev/mirrors"]),
     (
         "Broker",
         &[
@@ -486,6 +491,14 @@ fn apply(key: &str, text: &str, settings: &mut Settings) -> Result<(), String> {
                 Some(_) => return Err("must be a file or begin with `https://`".to_owned()),
                 None => TokenKeys::File(path(text)?),
             });
+        }
+        "ca" => settings.ca = Some(text.to_owned()),
+        "mirrors" => {
+            let hosts = text.split(',').map(|host| RegistryHost::parse(host.trim()));
+            settings.mirrors = hosts.collect::<Result<_, _>>()?;
+            if settings.mirrors.iter().any(|host| matches!(host, RegistryHost::Layout(_))) {
+                return Err("must name registries, not directories".to_owned());
+            }
         }
         "token-issuer" => settings.token_issuer = Some(text.to_owned()),
         "kubernetes-api" => settings.kubernetes_api = Some(https(text)?),

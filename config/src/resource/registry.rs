@@ -204,6 +204,15 @@ pub enum Credentials {
         /// The password.
         password: SecretValue,
     },
+    /// This machine, as Azure knows it.
+    Identity {
+        /// Which of its identities, when it is not its own.
+        client_id: Option<String>,
+        /// The tenant.
+        tenant: Option<String>,
+        /// For whom tokens are made, where it is said.
+        audience: Option<String>,
+    },
 }
 
 impl Credentials {

@@ -46,6 +46,7 @@ impl RecordKey {
         let user = match &endpoint.auth {
             Auth::Anonymous => String::new(),
             Auth::Basic { user, .. } => format!("{user}@"),
+            Auth::Identity(identity) => format!("{}@", identity.client_id.as_deref().unwrap_or("identity")),
         };
         RecordKey {
             endpoint: format!("{scheme}://{user}{}", endpoint.location),

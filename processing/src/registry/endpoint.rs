@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::identity::ManagedIdentity;
+
 /// A place that artifacts are pulled from: what a RegistryEndpoint resource (AIO.md §5.5) amounts to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
@@ -15,6 +17,10 @@ pub struct Endpoint {
     pub auth: Auth,
     /// Whether HTTP without TLS may be spoken.
     pub plain_http: PlainHttp,
+    /// Certificates that vouch for the registry beside the system's own, PEM.
+    pub trusted: Vec<u8>,
+    /// Registries with the same content that are asked before, in their order, and without credentials.
+    pub mirrors: Vec<Location>,
     /// What one pull may take.
     pub limits: Limits,
 }
@@ -27,8 +33,26 @@ impl Endpoint {
             location,
             auth: Auth::Anonymous,
             plain_http: PlainHttp::default(),
+            trusted: Vec::new(),
+            mirrors: Vec::new(),
             limits: Limits::default(),
         }
+    }
+
+    /// The endpoints to ask, in their order: mirrors, and then this one.
+    pub(super) fn all(&self) -> impl Iterator<Item = Endpoint> {
+        let mirror = |location: &Location| Endpoint {
+            location: location.clone(),
+            auth: Auth::Anonymous,
+            mirrors: Vec::new(),
+            ..self.clone()
+        };
+        self.mirrors.iter().map(mirror).chain(std::iter::once(self.clone()))
+    }
+
+    /// Whether it is on this machine, which no proxy is for.
+    pub(super) fn is_here(&self) -> bool {
+        matches!(&self.location, Location::Remote { host, .. } if is_loopback(host))
     }
 
     /// Whether this endpoint is spoken to without TLS.
@@ -120,12 +144,15 @@ pub enum Auth {
         /// Password or access token.
         password: String,
     },
+    /// This machine, as Azure knows it; anybody at registries that are none of Azure's.
+    Identity(ManagedIdentity),
 }
 
 impl fmt::Debug for Auth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Auth::Anonymous => f.write_str("Anonymous"),
+            Auth::Identity(identity) => f.debug_tuple("Identity").field(&identity.client_id).finish(),
             Auth::Basic { user, password: _ } => {
                 f.debug_struct("Basic").field("user", user).field("password", &"<redacted>").finish()
             }

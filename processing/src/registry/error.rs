@@ -100,6 +100,12 @@ pub enum Cause {
         /// What the TLS library says.
         detail: String,
     },
+    /// There is no managed identity here, or the registry does not know it.
+    #[error("no managed identity: {detail}")]
+    Identity {
+        /// Who says what.
+        detail: String,
+    },
     /// 401 or 403.
     #[error("the registry refuses access: HTTP {status}{detail}")]
     Denied {
@@ -225,6 +231,9 @@ impl Cause {
             Cause::Denied { anonymous: false, .. } => {
                 "check user and password, and that the user may pull from this repository"
             }
+            Cause::Identity { .. } => {
+                "managed identities exist on Azure only: elsewhere, give the endpoint an ArtifactPullSecret with a token of the registry"
+            }
             Cause::NotFound { what: "the manifest", .. } => {
                 "check name and tag, and that the repository path stands in the endpoint's host or in the reference"
             }
@@ -249,6 +258,7 @@ impl Cause {
             Cause::Timeout { .. } => "timeout",
             Cause::Unavailable { .. } => "unavailable",
             Cause::SpeaksPlainHttp | Cause::SpeaksTls | Cause::Tls { .. } => "tls",
+            Cause::Identity { .. } => "identity",
             Cause::Denied { .. } => "denied",
             Cause::NotFound { .. } => "not_found",
             Cause::DigestMismatch { .. } | Cause::SizeMismatch { .. } => "mismatch",

@@ -24,6 +24,7 @@ mod cache;
 mod digest;
 mod endpoint;
 mod error;
+mod identity;
 mod layout;
 mod manifest;
 mod observe;
@@ -42,6 +43,7 @@ use tokio::sync::OnceCell;
 pub use digest::Digest;
 pub use endpoint::{Auth, Endpoint, HostError, Limits, Location, PlainHttp};
 pub use error::{Cause, RegistryError};
+pub use identity::{AUDIENCE, IdentitySource, ManagedIdentity};
 pub use observe::describe_metrics;
 
 use cache::{Cache, RecordKey};
@@ -103,7 +105,7 @@ impl Registry {
     pub async fn pull(&self, endpoint: &Endpoint, reference: &str) -> Result<Artifact, RegistryError> {
         let observation = observe::Pull::begin();
         let result = match Target::resolve(endpoint, reference) {
-            Ok(target) => self.pull_target(endpoint, &target).await,
+            Ok(target) => self.pull_target(endpoint, &target, reference).await,
             Err(cause) => Err(RegistryError::new(reference::describe(endpoint, reference), cause)),
         };
         observation.end(&result);
@@ -125,10 +127,7 @@ impl Registry {
                     let (dir, target, limits) = (dir.clone(), target.clone(), endpoint.limits.clone());
                     Ok(blocking(move || layout::read(&dir, &target, &limits)).await??.manifest_digest)
                 }
-                (Location::Remote { .. }, selector) => {
-                    let wire = Wire::new(endpoint, &target).await?;
-                    Ok(self.fetch_manifest(&wire, selector).await?.1)
-                }
+                (Location::Remote { .. }, _) => self.digest_from_any(asked(endpoint, reference)?).await,
             }
         };
         within(limit_of(endpoint), looked_up)
@@ -136,7 +135,12 @@ impl Registry {
             .map_err(|cause| RegistryError::new(target.to_string(), cause))
     }
 
-    async fn pull_target(&self, endpoint: &Endpoint, target: &Target) -> Result<Artifact, RegistryError> {
+    async fn pull_target(
+        &self,
+        endpoint: &Endpoint,
+        target: &Target,
+        reference: &str,
+    ) -> Result<Artifact, RegistryError> {
         let full = target.to_string();
         match &endpoint.location {
             Location::Layout(dir) => {
@@ -147,8 +151,40 @@ impl Registry {
                     .map(|content| artifact(full.clone(), content, false))
                     .map_err(|cause| RegistryError::new(full, cause))
             }
-            Location::Remote { .. } => self.pull_remote(endpoint, target, full).await,
+            Location::Remote { .. } => self.pull_remote(endpoint, target, full, reference).await,
         }
+    }
+
+    /// What the first of an endpoint's mirrors gives that gives anything; else what the registry itself says.
+    async fn fetch_from_any(
+        &self,
+        all: Vec<(Endpoint, Target)>,
+        record: &RecordKey,
+    ) -> Result<Content, Cause> {
+        let mut outcome = Err(nobody());
+        for (asked, target) in all {
+            outcome = self.fetch(&asked, &target, record).await;
+            match &outcome {
+                Ok(_) => break,
+                Err(cause) => tracing::debug!(%target, "not from there: {cause}"),
+            }
+        }
+        outcome
+    }
+
+    /// The same for the digest alone.
+    async fn digest_from_any(&self, all: Vec<(Endpoint, Target)>) -> Result<Digest, Cause> {
+        let mut outcome = Err(nobody());
+        for (asked, target) in all {
+            outcome = match Wire::new(&asked, &target).await {
+                Ok(wire) => self.fetch_manifest(&wire, &target.selector).await.map(|(_, digest)| digest),
+                Err(cause) => Err(cause),
+            };
+            if outcome.is_ok() {
+                break;
+            }
+        }
+        outcome
     }
 
     async fn pull_remote(
@@ -156,6 +192,7 @@ impl Registry {
         endpoint: &Endpoint,
         target: &Target,
         full: String,
+        reference: &str,
     ) -> Result<Artifact, RegistryError> {
         let record = RecordKey::new(endpoint, target);
         if let (Selector::Digest(_), Some(cache)) = (&target.selector, &self.cache)
@@ -163,7 +200,10 @@ impl Registry {
         {
             return Ok(artifact(full, content, true));
         }
-        let fetched = within(limit_of(endpoint), self.fetch(endpoint, target, &record)).await;
+        let fetched = within(limit_of(endpoint), async {
+            self.fetch_from_any(asked(endpoint, reference)?, &record).await
+        });
+        let fetched = fetched.await;
         let error = match fetched {
             Ok(content) => return Ok(artifact(full, content, false)),
             Err(cause) => RegistryError::new(full.clone(), cause),
@@ -255,6 +295,15 @@ impl Transfers {
         transfers.insert(digest.clone(), Arc::downgrade(&transfer));
         transfer
     }
+}
+
+/// Who is asked for a reference, in that order: mirrors, and then the registry.
+fn asked(endpoint: &Endpoint, reference: &str) -> Result<Vec<(Endpoint, Target)>, Cause> {
+    endpoint.all().map(|asked| Target::resolve(&asked, reference).map(|target| (asked, target))).collect()
+}
+
+fn nobody() -> Cause {
+    Cause::Internal { detail: "nobody was asked".to_owned() }
 }
 
 fn artifact(reference: String, content: Content, from_cache: bool) -> Artifact {

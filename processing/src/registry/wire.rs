@@ -10,7 +10,7 @@ use std::fmt::Write;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
-use reqwest::{Client, Response, StatusCode, Url, redirect};
+use reqwest::{Certificate, Client, Response, StatusCode, Url, redirect};
 use serde::Deserialize;
 
 use super::manifest::{self, Layer};
@@ -20,15 +20,20 @@ use super::{Auth, Cause, Digest, Endpoint, Limits, Location, blocking, observe};
 /// An HTTP client for one pull. None is kept: pulls are rare, and a connection left from the last one is more
 /// likely dead than useful. Reads the system's certificates, so it belongs where waiting for the disk is
 /// allowed.
-pub(super) fn client(plain: bool, limits: &Limits) -> Result<Client, Cause> {
+pub(super) fn client(endpoint: &Endpoint) -> Result<Client, Cause> {
+    let (plain, here, limits) = (endpoint.is_plain(), endpoint.is_here(), &endpoint.limits);
+    let trusted = Certificate::from_pem_bundle(&endpoint.trusted).map_err(|error| Cause::Tls {
+        detail: format!("what is to vouch for it is no certificate: {error}"),
+    })?;
     let builder = || {
-        Client::builder()
+        let builder = Client::builder()
             .user_agent(concat!("forebay/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(limits.connect_timeout)
             .read_timeout(limits.read_timeout)
             .redirect(redirect::Policy::custom(follow))
-            // The environment is not read this deep inside.
-            .no_proxy()
+            .tls_certs_merge(trusted.iter().cloned());
+        // Otherwise by way of what HTTPS_PROXY, HTTP_PROXY and NO_PROXY say.
+        if here { builder.no_proxy() } else { builder }
     };
     match builder().build() {
         // A device without certificates can still pull from a registry that needs none.
@@ -56,8 +61,8 @@ impl Wire {
         let Location::Remote { host, .. } = &endpoint.location else {
             return Err(Cause::Internal { detail: "a layout is not spoken to".to_owned() });
         };
-        let (plain, limits) = (endpoint.is_plain(), endpoint.limits.clone());
-        let client = blocking(move || client(plain, &limits)).await??;
+        let (plain, asked) = (endpoint.is_plain(), endpoint.clone());
+        let client = blocking(move || client(&asked)).await??;
         let scheme = if plain { "http" } else { "https" };
         Ok(Wire {
             client,
@@ -177,10 +182,18 @@ impl Wire {
             let detail = "it wants a token to be fetched without TLS".to_owned();
             return Err(Cause::Protocol { detail });
         }
+        let scope = format!("repository:{}:pull", self.repository);
+        if let Auth::Identity(identity) = &self.auth
+            && url.path().ends_with("/oauth2/token")
+        {
+            let service = bearer.service.unwrap_or_default();
+            let token = identity.exchange(&self.client, &url, &service, &scope).await?;
+            return bearer_of(&token);
+        }
         if let Some(service) = bearer.service {
             url.query_pairs_mut().append_pair("service", &service);
         }
-        url.query_pairs_mut().append_pair("scope", &format!("repository:{}:pull", self.repository));
+        url.query_pairs_mut().append_pair("scope", &scope);
         let mut request = self.client.get(url);
         if let Auth::Basic { user, password } = &self.auth {
             request = request.basic_auth(user, Some(password));
@@ -192,15 +205,10 @@ impl Wire {
             TOKEN_BYTES_MAX,
             "no setting; it",
         )?;
-        let malformed = |detail: &str| Cause::Malformed { what: "the token", detail: detail.to_owned() };
         // The parser's own words could quote the token.
         let token: Token =
             serde_json::from_slice(&body).map_err(|_| malformed("not JSON of a token service"))?;
-        let token = token.token.or(token.access_token).ok_or_else(|| malformed("there is none"))?;
-        let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
-            .map_err(|_| malformed("it has characters that no header can hold"))?;
-        value.set_sensitive(true);
-        Ok(value)
+        bearer_of(&token.token.or(token.access_token).ok_or_else(|| malformed("there is none"))?)
     }
 
     async fn expect_ok(&self, response: Response, what: &'static str) -> Result<Response, Cause> {
@@ -209,7 +217,7 @@ impl Wire {
             return Ok(response);
         }
         let detail = self.own_words(response).await;
-        let anonymous = self.auth == Auth::Anonymous;
+        let anonymous = !matches!(self.auth, Auth::Basic { .. });
         Err(match status.as_u16() {
             status @ (401 | 403) => Cause::Denied { status, detail, anonymous },
             404 | 410 => Cause::NotFound { what, detail },
@@ -281,6 +289,17 @@ impl Wire {
             Cause::Unreachable { detail }
         }
     }
+}
+
+fn malformed(detail: &str) -> Cause {
+    Cause::Malformed { what: "the token", detail: detail.to_owned() }
+}
+
+fn bearer_of(token: &str) -> Result<HeaderValue, Cause> {
+    let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
+        .map_err(|_| malformed("it has characters that no header can hold"))?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 /// Layers up to this size are given room at once; larger ones have to arrive first.

@@ -1,6 +1,6 @@
 //! An HTTP server that misbehaves exactly as a test says.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -51,17 +51,22 @@ impl Answer {
     }
 }
 
-/// A request: its path with query, and its header lines.
+/// A request: its path with query, its header lines, and its body where it says how long that is.
 pub struct Request {
     pub path: String,
     pub headers: Vec<String>,
+    pub body: String,
 }
 
 impl Request {
     pub fn authorization(&self) -> Option<&str> {
+        self.header("authorization")
+    }
+
+    pub fn header(&self, wanted: &str) -> Option<&str> {
         self.headers.iter().find_map(|line| {
             let (name, value) = line.split_once(": ")?;
-            name.eq_ignore_ascii_case("authorization").then_some(value)
+            name.eq_ignore_ascii_case(wanted).then_some(value)
         })
     }
 }
@@ -138,10 +143,14 @@ impl Drop for Faulty {
 }
 
 fn read_request(stream: &TcpStream) -> Option<Request> {
-    let mut lines = BufReader::new(stream).lines();
+    let mut reader = BufReader::new(stream);
+    let mut lines = reader.by_ref().lines();
     let path = lines.next()?.ok()?.split(' ').nth(1)?.to_owned();
     let headers = lines.map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
-    Some(Request { path, headers })
+    let mut request = Request { path, headers, body: String::new() };
+    let length = request.header("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
+    reader.take(length).read_to_string(&mut request.body).ok()?;
+    Some(request)
 }
 
 fn respond(mut stream: TcpStream, answer: Answer, sent: &Mutex<u64>) -> std::io::Result<()> {
