@@ -37,8 +37,8 @@ fn example_1_runs_unchanged() {
     assert_eq!(json["temperature"]["value"].as_f64(), Some(37.77777777777778));
     assert_eq!(json["temperature"]["unit"], "C");
 
-    // What the example asks for and forebay does not do yet is said, not swallowed.
+    // What the example sets and its operator does not read is said, not swallowed.
     let output = broker.output();
-    let field = "SystemAssignedManagedIdentity";
+    let field = "`conversion`";
     assert!(output.contains(field), "{field} is not mentioned in:\n{output}");
 }
