@@ -308,7 +308,7 @@ impl Graphs {
         plan: &GraphPlan<'_>,
         pinned: &[Pulled],
     ) -> Result<Ready, StartError> {
-        let limits = hosting::limits(plan.settings);
+        let limits = hosting::limits(plan);
         let making = Making {
             plan,
             process: &self.process,

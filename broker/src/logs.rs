@@ -1,16 +1,62 @@
-//! The last lines of the log, for `forebay logs`.
+//! The log: to standard error, at a level that a Broker may set, and its last lines for `forebay logs`.
 
 use std::collections::VecDeque;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
+use std::sync::OnceLock;
 
+use config::resource::Resource;
+use config::resource::broker::Broker;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Lines that are kept.
 const LINES_MAX: usize = 2_000;
 /// Longer ones are cut.
 const LINE_BYTES_MAX: usize = 8 << 10;
+
+/// Libraries that tell of their own steps do so only when something is wrong; operators have a level for each graph.
+const ALWAYS: &str =
+    "operator=trace,delta_kernel=warn,delta_kernel_default_engine=warn,deltalake_core=warn,object_store=warn";
+
+/// Says anew what is logged.
+static LEVEL: OnceLock<Box<dyn Fn(EnvFilter) + Send + Sync>> = OnceLock::new();
+
+/// Begins to log at this level, or as the environment's `FOREBAY_LOG` says, whatever anybody else says later.
+pub fn start(level: &str) {
+    let said = EnvFilter::try_from_env("FOREBAY_LOG").ok();
+    let is_said = said.is_some();
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(said.unwrap_or_else(|| filter(level)))
+        .with_filter_reloading()
+        .with_target(false)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(Kept);
+    if !is_said {
+        let handle = subscriber.reload_handle();
+        let _ = LEVEL.set(Box::new(move |filter| {
+            if let Err(error) = handle.reload(filter) {
+                tracing::warn!("the level of the log cannot be changed: {error}");
+            }
+        }));
+    }
+    subscriber.init();
+}
+
+/// Logs at the level that the Broker names, or what there is without one.
+pub fn follow(broker: Option<&Resource<Broker>>) {
+    let diagnostics = broker.and_then(|broker| broker.spec.diagnostics.as_ref());
+    let level = diagnostics.map_or("info", |diagnostics| diagnostics.logs.level.0.as_str());
+    if let Some(set) = LEVEL.get() {
+        set(filter(level));
+    }
+}
+
+/// A level, and directives behind it (AIO.md §5.6); those that are none are left out.
+fn filter(level: &str) -> EnvFilter {
+    EnvFilter::builder().parse_lossy(format!("{},{ALWAYS}", level.replace(';', ",")))
+}
 
 static RING: Mutex<Ring> = Mutex::new(Ring { next: 0, lines: VecDeque::new() });
 

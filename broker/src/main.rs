@@ -45,32 +45,21 @@ mod turn;
 mod validate;
 mod workbench;
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
-use tracing_subscriber::EnvFilter;
 
 use crate::cli::{Command, New};
 use crate::control::commands;
 use crate::serve::ServeError;
 
-/// What is told when nobody says otherwise; libraries that tell of their own steps only when something is wrong.
-const USUAL: &str =
-    "info,delta_kernel=warn,delta_kernel_default_engine=warn,deltalake_core=warn,object_store=warn";
-
 fn main() -> ExitCode {
+    // With every feature there are two of them in the build; whoever names none takes this one. Nobody came before.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let cli = cli::Cli::parse();
     // What tells of one message after the other is no news at the workbench, where each is shown.
-    let usual = if matches!(cli.command, Command::Test(_) | Command::Run(_)) { "warn" } else { USUAL };
-    let filter = EnvFilter::try_from_env("FOREBAY_LOG").unwrap_or_else(|_| EnvFilter::new(usual));
-    let ansi = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_target(false)
-        .with_ansi(ansi)
-        .with_writer(logs::Kept)
-        .init();
+    let level = if matches!(cli.command, Command::Test(_) | Command::Run(_)) { "warn" } else { "info" };
+    logs::start(level);
     let result = match cli.command {
         Command::Serve(options) => serve::run(&options),
         Command::Validate(options) => return validate::run(&options),

@@ -13,6 +13,7 @@ use metrics::{counter, gauge};
 
 use crate::graphs::{Graphs, Ready, RunningGraph, say_running};
 use crate::health::State;
+use crate::logs;
 use crate::pipeline::restore;
 
 /// What becomes of a graph that runs.
@@ -33,6 +34,7 @@ impl Graphs {
     /// Brings graphs to what `loaded` says. Returns when each has been tried.
     pub async fn reconcile(self: &Arc<Self>, loaded: Arc<Loaded>) {
         let _changing = self.changing.lock().await;
+        logs::follow(loaded.resources.brokers.first());
         self.generation.fetch_add(1, Ordering::AcqRel);
         gauge!("aio_dataflow_graphs").set(loaded.plans().len() as f64);
         let running = self.running.lock().clone();

@@ -30,7 +30,7 @@ use crate::persistence::{self, Persistence, Policy};
 use crate::reload::{self, Watch};
 use crate::services::schema_registry::SchemaRegistryService;
 use crate::services::state_store::StateStoreService;
-use crate::{clock, delivery, housekeeping, listener, schemas, sys};
+use crate::{clock, delivery, housekeeping, listener, logs, schemas, sys};
 
 /// Upper bounds of the latency histogram of operations, seconds.
 const OPERATION_BUCKETS: [f64; 12] = [1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 1e-3, 1e-2, 1e-1, 1.0];
@@ -126,6 +126,7 @@ async fn serve(
     let mut interrupt = signal(SignalKind::interrupt()).map_err(started)?;
     let read = reload::look(&options.files);
     let loaded = Arc::new(config::load(&options.files));
+    logs::follow(loaded.resources.brokers.first());
     let errors = counter!("aio_dataflow_reconcile_errors");
     for finding in &loaded.findings {
         eprintln!("{finding}");

@@ -92,13 +92,6 @@ static PENDING: &[Pending] = &[
     ),
     row(
         PROFILE,
-        &["spec", "diagnostics", "logs", "level"],
-        Not("info"),
-        Ignored,
-        "the level is set when starting",
-    ),
-    row(
-        PROFILE,
         &["spec", "diagnostics", "metrics", "prometheusPort"],
         Set,
         Ignored,
@@ -109,13 +102,6 @@ static PENDING: &[Pending] = &[
     row(REGISTRY, &["spec", "codeSigningCas"], Set, Refused, "checking signatures"),
     row(BROKER, &["spec", "cardinality"], Set, Ignored, "one process serves everything"),
     row(BROKER, &["spec", "diskBackedMessageBuffer"], Set, Ignored, "queues stay in memory"),
-    row(
-        BROKER,
-        &["spec", "diagnostics", "logs", "level"],
-        Not("info"),
-        Ignored,
-        "the level is set when starting",
-    ),
     row(
         BROKER,
         &["spec", "diagnostics", "metrics", "prometheusPort"],

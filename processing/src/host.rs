@@ -152,7 +152,7 @@ impl State {
     /// For an operation; with what an earlier instance of it has `used`, if there was one.
     pub(crate) fn new(host: &Host, identity: Identity, limits: Arc<Limits>, used: Option<Used>) -> Self {
         let used = used.unwrap_or_else(|| Used {
-            log: GuestLog::new(identity.clone(), limits.log_lines_per_second_max),
+            log: GuestLog::new(identity.clone(), limits.log_level, limits.log_lines_per_second_max),
             metrics: Arc::new(GuestMetrics::new(limits.metrics_max)),
         });
         let mut table = ResourceTable::new();

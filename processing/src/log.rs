@@ -8,12 +8,16 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::io::AsyncWrite;
+use tracing::level_filters::LevelFilter;
 use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
 use crate::bindings::wasm_graph::processor::logger::Level;
 use crate::host::Identity;
+
+/// What its lines are told from others by: whoever filters lets them all pass, for each graph has a level of its own.
+pub const TARGET: &str = "operator";
 
 /// Longest line that is logged.
 const LINE_BYTES_MAX: usize = 4096;
@@ -22,6 +26,8 @@ const LINE_BYTES_MAX: usize = 4096;
 #[derive(Debug)]
 pub struct GuestLog {
     identity: Identity,
+    /// The least that is logged.
+    level: LevelFilter,
     budget: Mutex<Budget>,
 }
 
@@ -52,25 +58,41 @@ impl Budget {
 }
 
 impl GuestLog {
-    /// For an operation that may log `per_second` lines.
-    pub fn new(identity: Identity, per_second: u32) -> Arc<Self> {
+    /// For an operation that may log `per_second` lines of at least this level.
+    pub fn new(identity: Identity, level: LevelFilter, per_second: u32) -> Arc<Self> {
         let budget = Budget { per_second, left: per_second, refused: 0, second: None };
-        Arc::new(Self { identity, budget: Mutex::new(budget) })
+        Arc::new(Self { identity, level, budget: Mutex::new(budget) })
     }
 
     /// Whether anybody reads what is logged at this level.
-    pub fn listens(level: Level) -> bool {
+    pub fn listens(&self, level: Level) -> bool {
         match level {
-            Level::Trace => tracing::enabled!(tracing::Level::TRACE),
-            Level::Debug => tracing::enabled!(tracing::Level::DEBUG),
-            Level::Info => tracing::enabled!(tracing::Level::INFO),
-            Level::Warn => tracing::enabled!(tracing::Level::WARN),
-            Level::Error | Level::Critical => tracing::enabled!(tracing::Level::ERROR),
+            Level::Trace => {
+                self.level >= tracing::Level::TRACE
+                    && tracing::enabled!(target: TARGET, tracing::Level::TRACE)
+            }
+            Level::Debug => {
+                self.level >= tracing::Level::DEBUG
+                    && tracing::enabled!(target: TARGET, tracing::Level::DEBUG)
+            }
+            Level::Info => {
+                self.level >= tracing::Level::INFO && tracing::enabled!(target: TARGET, tracing::Level::INFO)
+            }
+            Level::Warn => {
+                self.level >= tracing::Level::WARN && tracing::enabled!(target: TARGET, tracing::Level::WARN)
+            }
+            Level::Error | Level::Critical => {
+                self.level >= tracing::Level::ERROR
+                    && tracing::enabled!(target: TARGET, tracing::Level::ERROR)
+            }
         }
     }
 
     /// Logs a line, cut where it is too long; drops and counts it when there were too many in this second.
     pub fn line(&self, level: Level, context: &str, message: &str) {
+        if !self.listens(level) {
+            return;
+        }
         let (graph, operation) = (&*self.identity.graph, &*self.identity.operation);
         let (allowed, refused) = self.budget.lock().take();
         if refused > 0 {
@@ -84,11 +106,13 @@ impl GuestLog {
         let message = &message[..message.floor_char_boundary(LINE_BYTES_MAX)];
         let context = &context[..context.floor_char_boundary(LINE_BYTES_MAX)];
         match level {
-            Level::Trace => tracing::trace!(graph, operation, context, "{message}"),
-            Level::Debug => tracing::debug!(graph, operation, context, "{message}"),
-            Level::Info => tracing::info!(graph, operation, context, "{message}"),
-            Level::Warn => tracing::warn!(graph, operation, context, "{message}"),
-            Level::Error | Level::Critical => tracing::error!(graph, operation, context, "{message}"),
+            Level::Trace => tracing::trace!(target: TARGET, graph, operation, context, "{message}"),
+            Level::Debug => tracing::debug!(target: TARGET, graph, operation, context, "{message}"),
+            Level::Info => tracing::info!(target: TARGET, graph, operation, context, "{message}"),
+            Level::Warn => tracing::warn!(target: TARGET, graph, operation, context, "{message}"),
+            Level::Error | Level::Critical => {
+                tracing::error!(target: TARGET, graph, operation, context, "{message}")
+            }
         }
     }
 }

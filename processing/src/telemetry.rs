@@ -15,7 +15,6 @@ use wasmtime::component::{ComponentType, Lift, Linker, LinkerInstance, WasmList,
 use crate::bindings::wasm_graph::processor::logger::Level;
 use crate::bindings::wasm_graph::processor::metrics::{CounterValue, HistogramValue, MetricsError};
 use crate::host::{Identity, State};
-use crate::log::GuestLog;
 use crate::module::Contract;
 
 /// Longest metric name, label key or label value.
@@ -27,7 +26,8 @@ const LABELS_MAX: usize = 16;
 pub fn link(linker: &mut Linker<State>, contract: Contract) -> wasmtime::Result<()> {
     let mut logger = linker.instance(&contract.interface("logger"))?;
     logger.func_wrap("log", |store: Store<'_>, (level, context, message): (Level, WasmStr, WasmStr)| {
-        if GuestLog::listens(level) {
+        // Before its words are copied.
+        if store.data().log.listens(level) {
             store.data().log.line(level, &context.to_str(&store)?, &message.to_str(&store)?);
         }
         Ok(())

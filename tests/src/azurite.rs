@@ -125,7 +125,9 @@ impl Azurite {
             def show(records):\n\
             \x20 for record in records: print(json.dumps(record, default=plain))\n";
         let mut command = Command::new(repository().join(".tools/clients/bin/python"));
-        command.args(["-c", &format!("{prelude}{script}"), &self.host(), ACCOUNT, KEY]).args(arguments);
+        // delta-rs now and then aborts when the interpreter is taken down.
+        let end = "\nimport os\nsys.stdout.flush()\nos._exit(0)\n";
+        command.args(["-c", &format!("{prelude}{script}{end}"), &self.host(), ACCOUNT, KEY]).args(arguments);
         let (status, output) = process::run(command);
         assert!(status.success(), "{status}: {output}");
         output

@@ -52,6 +52,8 @@ impl Server {
         clients: Option<&str>,
         answer: impl Fn(&Request) -> Response + Send + Sync + 'static,
     ) -> Self {
+        // Dependencies of the broker may bring another one into the build.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let builder = match clients {
             None => ServerConfig::builder().with_no_client_auth(),
             Some(pem) => {

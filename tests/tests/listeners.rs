@@ -79,6 +79,7 @@ fn a_client_that_does_not_trust_the_authority_stays_away() {
 fn tls_client(addr: SocketAddr, ca: &str) -> StreamOwned<ClientConnection, TcpStream> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(ca).expect("a certificate")).expect("an authority");
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
     let name = ServerName::try_from("localhost").expect("a name");
     let connection = ClientConnection::new(Arc::new(config), name).expect("a connection");

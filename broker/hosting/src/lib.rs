@@ -63,9 +63,11 @@ fn pem(map: &ConfigMap) -> Vec<u8> {
     all.join(&b'\n')
 }
 
-/// What an operator of a graph may take.
-pub fn limits(settings: &Settings) -> Limits {
-    let default = Limits::default();
+/// What an operator of a graph may take, and what is logged of what it says.
+pub fn limits(plan: &GraphPlan<'_>) -> Limits {
+    let (settings, default) = (plan.settings, Limits::default());
+    let level =
+        plan.profile.diagnostics.as_ref().and_then(|told| told.logs.level.of_everything().parse().ok());
     let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     let count = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
     Limits {
@@ -75,6 +77,7 @@ pub fn limits(settings: &Settings) -> Limits {
         table_elements_max: settings.table_limit.map_or(default.table_elements_max, count),
         handles_max: settings.handle_limit.map_or(default.handles_max, count),
         metrics_max: settings.metric_limit.map_or(default.metrics_max, count),
+        log_level: level.unwrap_or(default.log_level),
         log_lines_per_second_max: settings.log_limit.unwrap_or(default.log_lines_per_second_max),
         call_max: settings.call_deadline.unwrap_or(default.call_max),
         inline_budget: settings.inline_budget.unwrap_or(default.inline_budget),

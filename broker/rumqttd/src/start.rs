@@ -118,7 +118,7 @@ impl Plugin {
         let graph = GraphRuntime::start_flow(
             &self.modules,
             hosting::flow(plan, stages, HashMap::new()),
-            &hosting::limits(plan.settings),
+            &hosting::limits(plan),
         );
         let mut graph = graph.map_err(|error| fault(error.to_string()))?;
         graph.engine().set_lateness_ms(hosting::lateness_ms(plan.settings));

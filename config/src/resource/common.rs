@@ -354,6 +354,12 @@ impl LogLevel {
     pub(crate) fn info() -> Self {
         Self("info".to_owned())
     }
+
+    /// The level of what no directive names.
+    pub fn of_everything(&self) -> &str {
+        let mut words = self.0.split([',', ';']).map(str::trim);
+        words.find(|word| !word.contains('=')).unwrap_or("info")
+    }
 }
 
 impl Decode for LogLevel {

