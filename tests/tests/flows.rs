@@ -10,7 +10,7 @@ use forebay_tests::forebay::{Forebay, Serve};
 use forebay_tests::mqtt::{Client, Connect, Publish, user_property};
 use forebay_tests::place::wait_reason;
 use forebay_tests::resources::{Resources, dataflow_graph, documents, registry_endpoint};
-use forebay_tests::{http, operators};
+use forebay_tests::{http, operators, wait};
 use serde_json::{Value, json};
 
 /// A graph definition of one operation with a module, between `sinks`; a branch has two, called `yes` and `no`.
@@ -440,4 +440,42 @@ fn windows_are_not_split_over_instances() {
     let broker = Serve::new().resources(&resources).start_unready();
     let why = wait_reason(&broker, "windows", "DataflowGraphConfigurationFailed");
     assert!(why.contains("3 instances (`instanceCount`)"), "{why}");
+}
+
+#[test]
+fn each_graph_says_as_much_as_its_profile_lets_it() {
+    let profile = "apiVersion: connectivity.iotoperations.azure.com/v1
+kind: DataflowProfile
+metadata: {name: quiet, namespace: azure-iot-operations}
+spec: {diagnostics: {logs: {level: error}}}
+";
+    let graph = |name: &str| dataflow_graph(name, "registry", "graph-simple:1.0.0", "raw", "cooked");
+    let quiet = graph("hushed").replace("profileRef: default", "profileRef: quiet");
+    let broker = start(&[], &[profile.to_owned(), quiet, graph("loud")]);
+    let output = broker.output();
+    let says = |graph: &str| output.lines().any(|line| line.contains("INFO started") && line.contains(graph));
+    assert!(says("loud") && !says("hushed"), "{output}");
+}
+
+#[test]
+fn the_broker_logs_at_the_level_that_its_resource_says_and_as_soon_as_it_does() {
+    let broker_of = |level: &str| {
+        format!(
+            "apiVersion: mqttbroker.iotoperations.azure.com/v1\nkind: Broker\nmetadata: {{name: default, namespace: \
+             azure-iot-operations}}\nspec: {{diagnostics: {{logs: {{level: '{level}'}}}}}}\n"
+        )
+    };
+    let resources = Resources::default().with("broker.yaml", &broker_of("debug"));
+    let broker = Serve::new().resources(&resources).start();
+    let told = |level: &str| broker.output().lines().filter(|line| line.contains(level)).count();
+    Client::connect(broker.addr, &Connect::v5("first")).disconnect();
+    wait::until("it tells more", || (told("DEBUG") > 0).then_some(()).ok_or_else(|| broker.output()));
+    let resources = resources.with("broker.yaml", &broker_of("error"));
+    wait::until("it tells less", || {
+        let before = told("DEBUG");
+        Client::connect(broker.addr, &Connect::v5("second")).disconnect();
+        thread::sleep(std::time::Duration::from_millis(300));
+        (told("DEBUG") == before).then_some(()).ok_or_else(|| format!("{before}"))
+    });
+    drop(resources);
 }
