@@ -29,10 +29,10 @@ pub fn start(level: &str) {
     let is_said = said.is_some();
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(said.unwrap_or_else(|| filter(level)))
-        .with_filter_reloading()
         .with_target(false)
         .with_ansi(io::stderr().is_terminal())
-        .with_writer(Kept);
+        .with_writer(Kept)
+        .with_filter_reloading();
     if !is_said {
         let handle = subscriber.reload_handle();
         let _ = LEVEL.set(Box::new(move |filter| {
