@@ -39,7 +39,7 @@ pub struct Broker {
     /// Counters.
     pub metrics: Metrics,
     /// Sessions by their client identifiers [MQTT-3.1.3-2].
-    clients: Mutex<HashMap<Box<str>, Arc<Client>>>,
+    clients: Mutex<HashMap<Arc<str>, Arc<Client>>>,
     /// The same by their numbers.
     numbers: Mutex<HashMap<u64, Weak<Client>>>,
     services: RwLock<Vec<Arc<dyn Service>>>,
@@ -167,10 +167,12 @@ impl Broker {
                     over.push(Event::SessionClosed { session: number, at: persistence::to_wall(now) });
                 }
                 self.numbers.lock().insert(number, Arc::downgrade(&client));
-                for (filter, options) in client.lock().session.subscriptions().clone() {
-                    self.add(&filter, number, Subscriber::Client(Arc::clone(&client)), options);
+                let known = client.lock().session.subscriptions().clone();
+                for (filter, options) in &known {
+                    self.add(filter, number, Subscriber::Client(Arc::clone(&client)), *options);
                 }
-                self.clients.lock().insert(kept.client_id.clone(), client);
+                let client_id = Arc::clone(client.lock().session.client_id());
+                self.clients.lock().insert(client_id, client);
             }
         }
         let retained: Vec<u64> = persistence.store.state().retained().map(|(_, number)| number.0).collect();
@@ -228,7 +230,7 @@ impl Broker {
         let mut left = Left::default();
         let mut ended = None;
         let mut clients = self.clients.lock();
-        let known = clients.get(&client_id).cloned();
+        let known = clients.get(&*client_id).cloned();
         let resumed = known.filter(|client| {
             let mut state = client.lock();
             state.kick(ReasonCode::SessionTakenOver);
@@ -262,6 +264,7 @@ impl Broker {
         let client = resumed.unwrap_or_else(|| {
             let client = Client::new(Session::new(self.number(), &client_id));
             self.numbers.lock().insert(client.id(), Arc::downgrade(&client));
+            let client_id = Arc::clone(client.lock().session.client_id());
             clients.insert(client_id, Arc::clone(&client));
             client
         });
@@ -352,7 +355,7 @@ impl Broker {
         }
         state.end_ordered();
         let orphans = state.session.orphans();
-        let id: Box<str> = state.session.client_id().into();
+        let id = Arc::clone(state.session.client_id());
         if clients.get(&id).is_some_and(|c| Arc::ptr_eq(c, client)) {
             clients.remove(&id);
         }

@@ -9,6 +9,7 @@ use broker_core::Millis;
 use broker_core::memory::Weight;
 use broker_core::outbox::{Outbox, Outgoing};
 use broker_core::packet::{PacketId, PacketType, ReasonCode};
+use broker_core::rare::Rare;
 use broker_core::session::{self, Session, Will, write_ack_reason};
 use parking_lot::{Mutex, MutexGuard};
 
@@ -33,7 +34,7 @@ const SLICES_MAX: usize = 64;
 #[derive(Debug)]
 pub struct Client {
     id: u64,
-    client_id: Box<str>,
+    client_id: Arc<str>,
     state: Mutex<State>,
 }
 
@@ -49,19 +50,19 @@ pub struct State {
     /// What it may do; nothing when it may do everything. Outlives the connection: a session that is away gets no more.
     pub access: Option<Arc<Access>>,
     /// Subscriptions that are fed in order, by filter as written.
-    pub ordered: Vec<(Box<str>, Arc<Ordered>)>,
+    pub ordered: Rare<Vec<(Box<str>, Arc<Ordered>)>>,
     /// Subscriptions that retained messages are still due for.
-    pub replays: VecDeque<Replay>,
+    pub replays: Rare<VecDeque<Replay>>,
     /// Whom its messages are counted for, where it said so.
     pub category: Option<Arc<Category>>,
     /// What its socket does not take.
     untaken: Weight,
     /// Answers that wait for what is being written down, and those behind them [MQTT-4.6.0-2].
-    owed: VecDeque<Owed>,
+    owed: Rare<VecDeque<Owed>>,
     /// The last turn that has this client on its list of outboxes to write.
     pub touched: u64,
     /// Publishers that wait until the outbox has room.
-    waiting: Vec<Waker>,
+    waiting: Rare<Vec<Waker>>,
 }
 
 /// An answer to the client.
@@ -145,19 +146,19 @@ impl Client {
         let id = session.id();
         Arc::new(Self {
             id,
-            client_id: session.client_id().into(),
+            client_id: Arc::clone(session.client_id()),
             state: Mutex::new(State {
                 session,
                 outbox: Outbox::default(),
                 connection: None,
                 access: None,
-                ordered: Vec::new(),
-                replays: VecDeque::new(),
+                ordered: Rare::none(),
+                replays: Rare::none(),
                 category: None,
                 untaken: Weight::default(),
-                owed: VecDeque::new(),
+                owed: Rare::none(),
                 touched: 0,
-                waiting: Vec::new(),
+                waiting: Rare::none(),
             }),
         })
     }
@@ -202,15 +203,19 @@ impl State {
     /// The subscription with this filter is fed in order from now on, or no longer. Ends the one that was before: what
     /// it holds is delivered.
     pub fn order(&mut self, filter: &str, ordered: Option<Arc<Ordered>>) {
-        if let Some(at) = self.ordered.iter().position(|(known, _)| **known == *filter) {
-            self.ordered.swap_remove(at).1.end();
+        if let Some(all) = self.ordered.get_mut()
+            && let Some(at) = all.iter().position(|(known, _)| **known == *filter)
+        {
+            all.swap_remove(at).1.end();
         }
-        self.ordered.extend(ordered.map(|ordered| (filter.into(), ordered)));
+        if let Some(ordered) = ordered {
+            self.ordered.make().push((filter.into(), ordered));
+        }
     }
 
     /// The session is over: nothing waits for its turn any more.
     pub fn end_ordered(&mut self) {
-        for (_, ordered) in self.ordered.drain(..) {
+        for (_, ordered) in self.ordered.take() {
             ordered.end();
         }
     }
@@ -257,8 +262,8 @@ impl State {
     /// Answers the client: once the record `number` is written, and in the order of the answers. 0 waits for none.
     pub fn answer(&mut self, number: u64, answer: Answer, persistence: Option<&Persistence>) {
         match persistence {
-            Some(persistence) if number > 0 || !self.owed.is_empty() => {
-                self.owed.push_back(Owed { number, answer });
+            Some(persistence) if number > 0 || self.owed() > 0 => {
+                self.owed.make().push_back(Owed { number, answer });
                 // What it waits for may have been told while it was made.
                 self.settle(persistence);
             }
@@ -268,19 +273,20 @@ impl State {
 
     /// Answers that wait.
     pub fn owed(&self) -> usize {
-        self.owed.len()
+        self.owed.get().map_or(0, VecDeque::len)
     }
 
     /// The record that the last answer waits for; 0 when none does.
     pub fn last_owed(&self) -> u64 {
-        self.owed.iter().map(|owed| owed.number).max().unwrap_or(0)
+        self.owed.get().into_iter().flatten().map(|owed| owed.number).max().unwrap_or(0)
     }
 
     /// Sends the answers whose records are written.
     pub fn settle(&mut self, persistence: &Persistence) {
         let told = persistence.told();
-        while self.owed.front().is_some_and(|owed| owed.number <= told) {
-            let Some(Owed { number, answer }) = self.owed.pop_front() else { return };
+        while let Some(Owed { number, answer }) =
+            self.owed.get_mut().and_then(|owed| owed.pop_front_if(|owed| owed.number <= told))
+        {
             self.write(answer, number > 0 && persistence.is_refused(number));
         }
     }
@@ -348,16 +354,15 @@ impl State {
 
     /// Remembers a publisher that waits for room.
     pub fn wait(&mut self, waker: &Waker) {
-        if !self.waiting.iter().any(|w| w.will_wake(waker)) {
-            self.waiting.push(waker.clone());
+        let waiting = self.waiting.make();
+        if !waiting.iter().any(|w| w.will_wake(waker)) {
+            waiting.push(waker.clone());
         }
     }
 
     /// Lets the waiting publishers go on.
     pub fn release(&mut self) {
-        for waker in self.waiting.drain(..) {
-            waker.wake();
-        }
+        self.waiting.get_mut().into_iter().flat_map(|waiting| waiting.drain(..)).for_each(Waker::wake);
     }
 
     fn start_write(&mut self, pool: &mut Vec<Vec<u8>>) -> Option<(u64, Arc<Transport>, Outgoing)> {
@@ -405,7 +410,8 @@ impl State {
                     connection.wake();
                     return false;
                 }
-                if self.session.queued() > 0 || !self.replays.is_empty() {
+                if self.session.queued() > 0 || self.replays.get().is_some_and(|replays| !replays.is_empty())
+                {
                     // There is room again for what waits.
                     connection.wake();
                 }
@@ -414,7 +420,9 @@ impl State {
                 if self.outbox.is_empty() && self.outbox.buffer().capacity() > 0 {
                     recycle(pool, std::mem::take(self.outbox.buffer()));
                 }
-                if !self.waiting.is_empty() && self.session.queued() <= QUEUE_HIGH_MESSAGES / 2 {
+                if self.waiting.get().is_some_and(|waiting| !waiting.is_empty())
+                    && self.session.queued() <= QUEUE_HIGH_MESSAGES / 2
+                {
                     self.release();
                 }
                 !self.outbox.is_empty()

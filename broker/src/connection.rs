@@ -83,29 +83,9 @@ pub async fn run(
         established = Box::pin(handshake::establish(&broker, &port, &socket, peer)) => established,
         _ = stop.wait_for(|stop| *stop) => return,
     };
-    drop(stop);
-    let Some(Established { opened, version, problem_information, packet_size_max, rest, access, login }) =
-        established
-    else {
-        return;
-    };
-    publish_left(&broker, &opened.left);
-    let inbound = Inbound::new(Arc::clone(&opened.client), opened.number, version, problem_information)
-        .bound_by(access, login);
-    let mut connection = Connection {
-        broker,
-        client: opened.client,
-        number: opened.number,
-        socket,
-        version,
-        problem_information,
-        packet_size_max,
-        inbound,
-        carry: rest,
-        carried: Weight::default(),
-        needed: 0,
-        congested: Vec::new(),
-    };
+    drop((stop, port));
+    let Some(established) = established else { return };
+    let mut connection = Connection::new(broker, socket, established);
     let end = connection.serve().await;
     tracing::debug!(%peer, ?end, "a connection ended");
     connection.end(end);
@@ -138,6 +118,30 @@ enum Event {
 }
 
 impl Connection {
+    /// A connection whose client is known. Not part of [`run`]: what is used up here would take room there for as long as
+    /// the connection lasts.
+    fn new(broker: Arc<Broker>, socket: Arc<Transport>, established: Established) -> Self {
+        let Established { opened, version, problem_information, packet_size_max, rest, access, login } =
+            established;
+        publish_left(&broker, &opened.left);
+        let inbound = Inbound::new(Arc::clone(&opened.client), opened.number, version, problem_information)
+            .bound_by(access, login);
+        Self {
+            broker,
+            client: opened.client,
+            number: opened.number,
+            socket,
+            version,
+            problem_information,
+            packet_size_max,
+            inbound,
+            carry: rest,
+            carried: Weight::default(),
+            needed: 0,
+            congested: Vec::new(),
+        }
+    }
+
     async fn serve(&mut self) -> End {
         if let Err(end) = self.take(None) {
             return end;

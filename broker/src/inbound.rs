@@ -512,7 +512,7 @@ impl Peer {
         why: &str,
         turn: &mut Turn<'_>,
     ) -> Result<(), End> {
-        tracing::info!(client = self.client.lock().session.client_id(), "a SUBSCRIBE is refused: {why}");
+        tracing::info!(client = &**self.client.lock().session.client_id(), "a SUBSCRIBE is refused: {why}");
         let mut said = PropertiesBuilder::new();
         // A text that does not fit is left out.
         let _ = said.put(Property::ReasonString(why));

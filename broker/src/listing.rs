@@ -44,7 +44,7 @@ pub fn subscriptions(broker: &Broker) -> Vec<Subscription> {
             let state = client.lock();
             let connected = state.connection.is_some();
             let one = |filter: &str, options: &broker_core::router::Options| Subscription {
-                client_id: state.session.client_id().to_owned(),
+                client_id: state.session.client_id().to_string(),
                 kind: Kind::Client,
                 filter: filter.to_owned(),
                 qos: options.qos as u8,

@@ -1,6 +1,7 @@
 //! Retained messages for a new subscription: a few at a time, as the client takes them, so that a subscription to
 //! everything does not put everything into memory.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use broker_core::message::{Message, Publication};
@@ -41,17 +42,20 @@ impl State {
     /// Begins with the retained messages of a subscription; what was under way for the same filter is over.
     pub fn replay(&mut self, replay: Replay) {
         self.replay_no_more(&replay.filter);
-        self.replays.push_back(replay);
+        self.replays.make().push_back(replay);
     }
 
     /// The subscription is gone.
     pub fn replay_no_more(&mut self, filter: &str) {
-        self.replays.retain(|replay| *replay.filter != *filter);
+        if let Some(replays) = self.replays.get_mut() {
+            replays.retain(|replay| *replay.filter != *filter);
+        }
     }
 
     /// Whether the next retained message can go out now.
     pub fn takes_retained(&self, limits: &session::Limits) -> bool {
-        self.replays.front().is_some_and(|next| self.takes_one_retained(next.options.qos, limits))
+        let next = self.replays.get().and_then(VecDeque::front);
+        next.is_some_and(|next| self.takes_one_retained(next.options.qos, limits))
     }
 
     fn takes_one_retained(&self, qos: QoS, limits: &session::Limits) -> bool {
@@ -73,7 +77,8 @@ impl Turn<'_> {
                 if !state.takes_retained(limits) {
                     return;
                 }
-                let Some(replay) = state.replays.pop_front() else { return };
+                let next = state.replays.get_mut().and_then(VecDeque::pop_front);
+                let Some(replay) = next else { return };
                 replay
             };
             let after = replay.after.as_ref().map(|message| message.topic());
@@ -84,12 +89,12 @@ impl Turn<'_> {
                 replay.after = Some(message);
                 let mut state = client.lock();
                 if !state.takes_one_retained(replay.options.qos, limits) {
-                    state.replays.push_front(replay);
+                    state.replays.make().push_front(replay);
                     return;
                 }
             }
             if more {
-                client.lock().replays.push_front(replay);
+                client.lock().replays.make().push_front(replay);
             }
         }
     }

@@ -270,26 +270,15 @@ pub fn secret(name: &str, entries: &[(&str, &str)]) -> String {
 
 /// A DataflowEndpoint `name` of a Kafka cluster at `host`, with these lines below `kafkaSettings`.
 pub fn kafka_endpoint(name: &str, host: &str, settings: &[&str]) -> String {
-    let mut text = format!(
-        "apiVersion: connectivity.iotoperations.azure.com/v1
-kind: DataflowEndpoint
-metadata:
-  name: {name}
-  namespace: azure-iot-operations
-spec:
-  endpointType: Kafka
-  kafkaSettings:
-    host: {host}
-"
-    );
-    for line in settings.iter().flat_map(|settings| settings.lines()) {
-        text += &format!("    {line}\n");
-    }
-    text
+    remote_endpoint(name, "Kafka", "kafkaSettings", host, settings)
 }
 
 /// A DataflowEndpoint `name` of an OpenTelemetry collector at `host`, with these lines below `openTelemetrySettings`.
 pub fn telemetry_endpoint(name: &str, host: &str, settings: &[&str]) -> String {
+    remote_endpoint(name, "OpenTelemetry", "openTelemetrySettings", host, settings)
+}
+
+fn remote_endpoint(name: &str, kind: &str, key: &str, host: &str, settings: &[&str]) -> String {
     let mut text = format!(
         "apiVersion: connectivity.iotoperations.azure.com/v1
 kind: DataflowEndpoint
@@ -297,8 +286,8 @@ metadata:
   name: {name}
   namespace: azure-iot-operations
 spec:
-  endpointType: OpenTelemetry
-  openTelemetrySettings:
+  endpointType: {kind}
+  {key}:
     host: {host}
 "
     );

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use config::RemoteEndpoint;
-use config::resource::common::{OperationalMode, Tls};
+use config::resource::common::{Host, OperationalMode, Tls};
 use config::resource::secret::Secret;
 use rustls::ClientConfig;
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls_platform_verifier::BuilderVerifierExt;
 
 /// The names under which a Secret holds a certificate: AIO's own, and Kubernetes'.
@@ -18,15 +18,19 @@ const KEY: [&str; 2] = ["client_key.pem", "tls.key"];
 /// The certificates between it and the one that the other side trusts.
 const INTERMEDIATE: &str = "client_intermediate_certs.pem";
 
-/// How to speak TLS to an endpoint; nothing when its `tls.mode` is `Disabled`. `identity` is the Secret of a client certificate.
+/// How to speak TLS, and whose certificate is wanted.
+pub type Secured = (Arc<ClientConfig>, ServerName<'static>);
+
+/// How to speak TLS to the `host` of an endpoint; nothing when its `tls.mode` is `Disabled`. `identity` is the Secret of a client certificate.
 ///
 /// # Errors
 /// What is wrong with the certificates, and where they stand.
 pub fn config(
     endpoint: &RemoteEndpoint,
     tls: &Tls,
+    host: &Host,
     identity: Option<&Secret>,
-) -> Result<Option<Arc<ClientConfig>>, String> {
+) -> Result<Option<Secured>, String> {
     if tls.mode == OperationalMode::Disabled {
         return match identity {
             None => Ok(None),
@@ -51,7 +55,10 @@ pub fn config(
             with.map_err(|error| format!("the client certificate cannot be used: {error}"))?
         }
     };
-    Ok(Some(Arc::new(config)))
+    let name = ServerName::try_from(host.name().to_owned());
+    let name =
+        name.map_err(|_| format!("`host` has no name that a certificate can have: {}", host.as_str()))?;
+    Ok(Some((Arc::new(config), name)))
 }
 
 /// The certificates of the ConfigMap.

@@ -10,10 +10,12 @@ pub mod memory;
 pub mod message;
 pub mod outbox;
 pub mod packet;
+pub mod rare;
 pub mod reorder;
 pub mod retained;
 pub mod router;
 pub mod session;
+pub mod small_map;
 pub mod topic;
 
 /// A moment in milliseconds, on whatever clock the caller keeps: monotonic for sessions and expiries, the

@@ -1,11 +1,10 @@
 //! Topic filters and who subscribed to them: a trie, in front of which the caller keeps routes per topic.
 
-use std::collections::BTreeMap;
-
 use foldhash::HashMap;
 
 use crate::packet::QoS;
 use crate::reorder::Order;
+use crate::small_map::SmallMap;
 
 /// Who subscribes: a session or a graph.
 pub type SubscriberId = u64;
@@ -60,7 +59,7 @@ struct Entry<S> {
     options: Options,
 }
 
-type Entries<S> = BTreeMap<SubscriberId, Entry<S>>;
+type Entries<S> = SmallMap<SubscriberId, Entry<S>>;
 
 type Shares<S> = Vec<(End, Share<S>)>;
 
@@ -93,8 +92,8 @@ impl<S> Default for Node<S> {
         Self {
             children: HashMap::default(),
             plus: None,
-            here: BTreeMap::new(),
-            below: BTreeMap::new(),
+            here: SmallMap::new(),
+            below: SmallMap::new(),
             shares: None,
         }
     }
@@ -117,7 +116,7 @@ impl<S> Node<S> {
                 let shares = self.shares.get_or_insert_default();
                 let at =
                     shares.iter().position(|(e, s)| *e == end && &*s.name == name).unwrap_or_else(|| {
-                        shares.push((end, Share { name: name.into(), members: BTreeMap::new() }));
+                        shares.push((end, Share { name: name.into(), members: SmallMap::new() }));
                         shares.len() - 1
                     });
                 &mut shares[at].1.members

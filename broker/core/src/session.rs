@@ -2,7 +2,7 @@
 //!
 //! The session decides and encodes into an [`Outbox`]; whoever holds the socket writes the outbox out.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::Millis;
@@ -14,7 +14,9 @@ use crate::message::{Frame, Message, Publication};
 use crate::outbox::{Outbox, SHARE_BYTES_MIN};
 use crate::packet::publish::{Delivery as Shape, Forward};
 use crate::packet::{PacketId, PacketType, QoS, ReasonCode, Version};
+use crate::rare::Rare;
 use crate::router::{Options, SubscriberId};
+use crate::small_map::SmallMap;
 
 /// What one session may hold.
 #[derive(Debug, Clone)]
@@ -192,9 +194,9 @@ struct Queued {
 #[derive(Debug)]
 pub struct Session {
     id: SubscriberId,
-    client_id: Box<str>,
+    client_id: Arc<str>,
     /// By filter, as the client wrote it.
-    subscriptions: BTreeMap<Box<str>, Options>,
+    subscriptions: SmallMap<Box<str>, Options>,
     outgoing: Outgoing,
     incoming: Incoming,
     queue: VecDeque<Queued>,
@@ -205,7 +207,7 @@ pub struct Session {
     /// Topic aliases of this connection.
     aliases: Aliases,
     /// What is under way from an earlier connection and not sent again on this one, in its order.
-    resend: VecDeque<PacketId>,
+    resend: Rare<VecDeque<PacketId>>,
     /// What of it is persisted.
     durable: Option<Box<Durable>>,
     /// Seconds the session lives without a connection; `u32::MAX` is for ever.
@@ -222,7 +224,7 @@ impl Session {
         Self {
             id,
             client_id: client_id.into(),
-            subscriptions: BTreeMap::new(),
+            subscriptions: SmallMap::new(),
             outgoing: Outgoing::default(),
             incoming: Incoming::default(),
             queue: VecDeque::new(),
@@ -230,7 +232,7 @@ impl Session {
             link: None,
             version: Version::V5,
             aliases: Aliases::default(),
-            resend: VecDeque::new(),
+            resend: Rare::none(),
             durable: None,
             expiry: 0,
             closed: None,
@@ -243,8 +245,8 @@ impl Session {
         self.id
     }
 
-    /// The client identifier.
-    pub fn client_id(&self) -> &str {
+    /// The client identifier; who keeps it may have a share of it.
+    pub fn client_id(&self) -> &Arc<str> {
         &self.client_id
     }
 
@@ -269,7 +271,7 @@ impl Session {
     }
 
     /// The subscriptions, by filter as written.
-    pub fn subscriptions(&self) -> &BTreeMap<Box<str>, Options> {
+    pub fn subscriptions(&self) -> &SmallMap<Box<str>, Options> {
         &self.subscriptions
     }
 
@@ -316,7 +318,10 @@ impl Session {
         self.version = link.version;
         self.closed = None;
         self.aliases = Aliases::new(link.topic_alias_maximum); // [MQTT-3.3.2-7]
-        self.resend = self.outgoing.iter().map(|(id, _)| id).collect();
+        self.resend.clear();
+        if !self.outgoing.is_empty() {
+            *self.resend.make() = self.outgoing.iter().map(|(id, _)| id).collect();
+        }
         let mut again = Pumped::default();
         if let Some(durable) = &mut self.durable {
             durable.reopen();
@@ -334,7 +339,7 @@ impl Session {
     pub fn close(&mut self, now: Millis) {
         self.link = None;
         self.aliases = Aliases::default();
-        self.resend = VecDeque::new();
+        self.resend.clear();
         self.closed = Some(now);
     }
 
@@ -415,20 +420,24 @@ impl Session {
     /// Whether a QoS 1 or 2 message could be sent now: the client takes one more [MQTT-3.3.4-9] [MQTT-4.9.0-2], and
     /// nothing of an earlier connection comes first.
     pub fn has_room(&self, limits: &Limits, outbox: &Outbox) -> bool {
-        self.resend.is_empty() && !self.outgoing.is_full() && self.may_send(limits, outbox)
+        self.to_resend() == 0 && !self.outgoing.is_full() && self.may_send(limits, outbox)
     }
 
     /// Whether something waits that could be sent now.
     pub fn is_held_back(&self, limits: &Limits, outbox: &Outbox) -> bool {
-        match self.resend.is_empty() {
-            true => !self.queue.is_empty() && self.has_room(limits, outbox),
-            false => self.may_send(limits, outbox),
+        match self.to_resend() {
+            0 => !self.queue.is_empty() && self.has_room(limits, outbox),
+            _ => self.may_send(limits, outbox),
         }
+    }
+
+    fn to_resend(&self) -> usize {
+        self.resend.get().map_or(0, VecDeque::len)
     }
 
     fn may_send(&self, limits: &Limits, outbox: &Outbox) -> bool {
         let Some(link) = &self.link else { return false };
-        let under_way = self.outgoing.len().saturating_sub(self.resend.len());
+        let under_way = self.outgoing.len().saturating_sub(self.to_resend());
         under_way < self.window(link, limits) && outbox.len() <= limits.outbox_bytes_max
     }
 
@@ -558,7 +567,7 @@ impl Session {
         outbox: &mut Outbox,
         pumped: &mut Pumped,
     ) {
-        while let Some(&id) = self.resend.front() {
+        while let Some(&id) = self.resend.get().and_then(VecDeque::front) {
             match self.outgoing.get(id) {
                 Some(Waiting::Completed) => write_ack(link.version, PacketType::PubRel, id, outbox),
                 Some(Waiting::Received { message, qos, retain, subscription_ids, .. }) => {
@@ -580,7 +589,7 @@ impl Session {
                 }
                 None => {}
             }
-            self.resend.pop_front();
+            self.resend.get_mut().and_then(VecDeque::pop_front);
         }
     }
 
@@ -599,8 +608,8 @@ impl Session {
 
     /// The client has said more of an exchange: from an earlier connection or not, it is not begun again.
     fn is_done(&mut self, id: PacketId) {
-        if !self.resend.is_empty() {
-            self.resend.retain(|waiting| *waiting != id);
+        if let Some(resend) = self.resend.get_mut() {
+            resend.retain(|waiting| *waiting != id);
         }
     }
 

@@ -48,7 +48,7 @@ pub fn opened(session: &Session) -> Event {
     let will = session.will.as_ref();
     Event::SessionOpened {
         session: session.id(),
-        client_id: session.client_id().into(),
+        client_id: (&**session.client_id()).into(),
         expiry: session.expiry,
         will: will
             .map(|will| Box::new(broker_store::Will { message: stored(&will.message), delay: will.delay })),

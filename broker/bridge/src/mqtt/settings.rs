@@ -1,15 +1,13 @@
 //! What a DataflowEndpoint says of an MQTT broker, made ready for use.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use config::RemoteEndpoint;
 use config::resource::common::OperationalMode;
 use config::resource::endpoint::{EndpointSettings, MqttAuthentication, MqttProtocol, MqttSettings};
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
 
-use crate::{Instance, Unusable, tls};
+use crate::tls::{self, Secured};
+use crate::{Instance, Unusable};
 
 /// Where Kubernetes puts the token of a service account.
 const TOKEN_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
@@ -26,7 +24,7 @@ pub struct Settings {
     /// What carries MQTT: the path of a WebSocket, or nothing for TCP.
     pub web_socket: Option<String>,
     /// TLS, and the name that the other side's certificate must have.
-    pub tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    pub tls: Option<Secured>,
     /// Who we are.
     pub login: Login,
     /// The client id.
@@ -69,18 +67,7 @@ impl Settings {
             _ => None,
         };
         let encrypted = mqtt.tls.mode == OperationalMode::Enabled;
-        let tls = match tls::config(endpoint, &mqtt.tls, identity)? {
-            None => None,
-            Some(config) => {
-                let name = ServerName::try_from(host.name().to_owned());
-                Some((
-                    config,
-                    name.map_err(|_| {
-                        format!("`host` has no name that a certificate can have: {}", host.as_str())
-                    })?,
-                ))
-            }
-        };
+        let tls = tls::config(endpoint, &mqtt.tls, host, identity)?;
         let web = mqtt.protocol == MqttProtocol::WebSockets;
         let (client_id, short_client_id) =
             client_ids(mqtt.client_id_prefix.as_deref().unwrap_or(""), instance);

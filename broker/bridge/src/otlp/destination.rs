@@ -7,7 +7,6 @@ use config::RemoteEndpoint;
 use config::resource::common::OperationalMode;
 use config::resource::endpoint::{EndpointSettings, OpenTelemetryAuthentication, OpenTelemetrySettings};
 use prost::Message;
-use rustls::pki_types::ServerName;
 
 use super::payload::{self, Telemetry};
 use super::proto::{
@@ -75,18 +74,7 @@ fn collector(endpoint: &RemoteEndpoint, settings: &OpenTelemetrySettings) -> Res
     if scheme == Some("http") && settings.tls.mode == OperationalMode::Enabled {
         return Err("`host` begins with http:// and `tls.mode` is Enabled; say which".to_owned());
     }
-    let tls = match tls::config(endpoint, &settings.tls, identity)? {
-        None => None,
-        Some(config) => {
-            let name = ServerName::try_from(host.name().to_owned());
-            Some((
-                config,
-                name.map_err(|_| {
-                    format!("`host` has no name that a certificate can have: {}", host.as_str())
-                })?,
-            ))
-        }
-    };
+    let tls = tls::config(endpoint, &settings.tls, host, identity)?;
     // An address as of the web means HTTP, unless its port is that of gRPC.
     let grpc = match host.port() {
         Some(4317) => true,

@@ -10,13 +10,12 @@ use hyper::client::conn::{http1, http2};
 use hyper::{Request, StatusCode, header};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::proto::Answer;
+use crate::tls::Secured;
 
 /// How long it may take to be connected.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
@@ -39,7 +38,7 @@ pub struct Collector {
     /// What stands before `/v1/metrics`.
     pub path: String,
     /// TLS, and the name that the other side's certificate must have.
-    pub tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    pub tls: Option<Secured>,
     /// The file with the token to show.
     pub token_file: Option<PathBuf>,
 }
