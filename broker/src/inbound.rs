@@ -172,7 +172,7 @@ impl Refusal {
             }
             Self::Reserved if version.is_v5() => Taken::Refused(ReasonCode::TopicNameInvalid),
             Self::Denied if version.is_v5() => Taken::Refused(ReasonCode::NotAuthorized),
-            // Who cannot be told otherwise is told that it is done (AIO.md §5.9).
+            // Who cannot be told otherwise is told that it is done (AIO.md §5.9) 3.1.1 [MQTT-3.3.5-2].
             Self::Reserved | Self::Denied => Taken::ByNobody,
         }
     }

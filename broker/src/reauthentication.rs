@@ -67,7 +67,7 @@ impl Login {
                     tracing::info!(client = &*login.client_id, "a client is sent away: {}", refusal.why);
                     let mut state = client.lock();
                     if state.own(number).is_some() {
-                        state.kick(refusal.reason);
+                        state.kick(refusal.reason); // [MQTT-4.12.1-2]
                     }
                 }
             }

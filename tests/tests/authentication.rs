@@ -243,6 +243,7 @@ fn whose_token_ends_is_sent_away_unless_it_is_renewed() {
     renewed.send(&auth("K8S-SAT", &cluster.token("a", AUDIENCE, 3600)));
     let answer = renewed.expect(AUTH);
     assert_eq!(answer.body[0], 0, "{answer:02x?}");
+    // [MQTT-4.12.1-2]
     wrong.send(&auth("K8S-SAT", "no token"));
     let said = wrong.closed();
     assert_eq!((said[0].kind(), said[0].body[0]), (DISCONNECT, NOT_AUTHORIZED), "{said:02x?}");

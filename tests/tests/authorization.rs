@@ -96,6 +96,7 @@ fn what_may_not_be_published_is_answered_and_goes_nowhere() {
         for topic in ["own/b/x", "shared/a/b", "other"] {
             client.publish(topic, 0, b"denied");
             client.send(&client.publish_bytes(topic, 1, true, &[], b"denied"));
+            // 3.1.1 [MQTT-3.3.5-2]
             let ack = client.expect(PUBACK);
             assert_eq!(ack.body.get(2).copied(), (level == 5).then_some(NOT_AUTHORIZED), "{ack:02x?}");
             client.send(&client.publish_bytes(topic, 2, false, &[], b"denied"));

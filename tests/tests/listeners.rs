@@ -334,6 +334,7 @@ fn web_socket(addr: SocketAddr) -> TcpStream {
     }
     let response = String::from_utf8(response).unwrap();
     assert!(response.starts_with("HTTP/1.1 101 "), "{response}");
+    // [MQTT-6.0.0-4]
     assert!(response.contains("Sec-WebSocket-Protocol: mqtt\r\n"), "{response}");
     socket
 }
@@ -368,7 +369,7 @@ fn packets_may_be_spread_over_frames_in_any_way() {
     let forebay = Serve::new().resources(&resources).start();
     let mut socket = web_socket(addr);
     let connect = Connect::v4("web").bytes();
-    // One packet in three fragments with a ping between them, then two packets in one frame, byte by byte.
+    // One packet in three fragments with a ping between them, then two packets in one frame, byte by byte [MQTT-6.0.0-2].
     let mut bytes = frame(0x02, &connect[..3]);
     bytes.extend(frame(0x89, b"alive"));
     bytes.extend(frame(0x00, &connect[3..7]));

@@ -140,6 +140,7 @@ fn answer(bytes: &[u8], origins: &[String]) -> Answer {
     {
         return Answer::Refused("403 Forbidden", "pages from there may not connect");
     }
+    // [MQTT-6.0.0-4]
     let Some(protocol) = tokens("sec-websocket-protocol").find(|token| SUBPROTOCOLS.contains(token)) else {
         return Answer::Refused(BAD, "the subprotocol must be mqtt");
     };
