@@ -984,3 +984,32 @@ spec:
         ],
     );
 }
+
+#[test]
+fn annotations_of_endpoints_are_for_their_kinds() {
+    let endpoint = |annotations: &str, spec: &str| {
+        format!(
+            "apiVersion: connectivity.iotoperations.azure.com/v1\nkind: DataflowEndpoint\nmetadata:\n  name: abc\n  \
+             annotations: {{{annotations}}}\nspec: {{{spec}}}\n"
+        )
+    };
+    let local = "endpointType: LocalStorage, localStorageSettings: {persistentVolumeClaimRef: disk}";
+    let kafka = "endpointType: Kafka, kafkaSettings: {host: 'k:9092', authentication: {method: Anonymous, anonymousSettings: {}}}";
+    check(&endpoint("forebay.dev/directory: /srv, forebay.dev/batch-latency: 5s", local), &[]);
+    check(
+        &endpoint("forebay.dev/batch-latency: 5s", kafka),
+        &[
+            "t.yaml:1:1: error: `metadata.annotations.forebay.dev/batch-latency` is for endpoints of type LocalStorage; \
+             this one is of type Kafka",
+        ],
+    );
+    check(
+        &endpoint("forebay.dev/login: me", local),
+        &[
+            "t.yaml:1:1: error: `metadata.annotations.forebay.dev/login` is for endpoints of type Mqtt; this one is of \
+             type LocalStorage",
+            "t.yaml:1:1: error: `metadata.annotations.forebay.dev/login` names the Secret `me`, which does not exist; there \
+             is none",
+        ],
+    );
+}

@@ -154,7 +154,35 @@ impl<'a> Check<'a> {
         }
     }
 
+    /// An annotation that has no meaning for this kind of endpoint is told, not passed over.
+    fn endpoint_annotations(&mut self, endpoint: &'a Resource<DataflowEndpoint>) {
+        use crate::resource::endpoint::EndpointSettings::{LocalStorage, Mqtt, OpenTelemetry};
+        let (own, kind) = (&endpoint.meta.settings, &endpoint.spec.settings);
+        let local = matches!(kind, LocalStorage(_));
+        let misplaced = [
+            ("directory", own.directory.is_some() && !local, "LocalStorage"),
+            ("batch-latency", own.batch_latency.is_some() && !local, "LocalStorage"),
+            ("login", own.login.is_some() && !matches!(kind, Mqtt(_)), "Mqtt"),
+            (
+                "token-file",
+                own.token_file.is_some() && !matches!(kind, Mqtt(_) | OpenTelemetry(_)),
+                "Mqtt or OpenTelemetry",
+            ),
+        ];
+        for (name, is_misplaced, wanted) in misplaced {
+            if is_misplaced {
+                let key = format!("metadata.annotations.forebay.dev/{name}");
+                let message = format!(
+                    "`{key}` is for endpoints of type {wanted}; this one is of type {}",
+                    kind.type_name()
+                );
+                self.tell(endpoint, |report| report.error(endpoint.position, key, message));
+            }
+        }
+    }
+
     fn endpoint(&mut self, endpoint: &'a Resource<DataflowEndpoint>) {
+        self.endpoint_annotations(endpoint);
         // The broker itself needs no credentials.
         if endpoint.spec.is_local_broker() {
             return;
