@@ -5,6 +5,7 @@ use crate::finding::{Finding, Position, Report, ResourceId};
 use crate::plan::GraphPlan;
 use crate::resource::Resources;
 use crate::yaml::{TEXT_BYTES_MAX, documents};
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Read;
@@ -44,8 +45,8 @@ impl Loaded {
 
 /// Loads resources from files and directories.
 ///
-/// Of a directory every `*.yaml` and `*.yml` is read, in the order of names, and of the directories in
-/// it as well, except hidden ones, linked ones and OCI image layouts. A file that was named itself is
+/// Of a directory every `*.yaml` and `*.yml` is read, and every `*.json` that is a resource or a body of one, in the order of
+/// names, and of the directories in it as well, except hidden ones, linked ones and OCI image layouts. A file that was named itself is
 /// read whatever it is called. Nothing that is wrong in one resource keeps the others from loading.
 pub fn load(paths: &[PathBuf]) -> Loaded {
     let mut reading = Reading::default();
@@ -122,10 +123,7 @@ impl Reading {
                 if !hidden {
                     self.directory(&path, depth + 1);
                 }
-            } else if !hidden
-                && matches!(path.extension(), Some(end) if end == "yaml" || end == "yml")
-                && !path.is_dir()
-            {
+            } else if !hidden && !path.is_dir() && is_of_resources(&path) {
                 self.file(&path);
             }
         }
@@ -178,6 +176,25 @@ impl Reading {
         check(&self.resources, &mut self.findings);
         self.findings.sort_by(Finding::order);
         Loaded { resources: self.resources, findings: self.findings }
+    }
+}
+
+/// Whether a file in a directory is read. JSON is much else, too: only what is a resource, or a body of one.
+fn is_of_resources(path: &Path) -> bool {
+    match path.extension() {
+        Some(end) if end == "yaml" || end == "yml" => true,
+        Some(end) if end == "json" => {
+            // What cannot be read may well be one: it is told, and nothing is taken for gone.
+            let Some(value) = read_text(path).ok().and_then(|text| serde_json::from_str::<Value>(&text).ok())
+            else {
+                return true;
+            };
+            let said = |key: &str| value.get(key)?.as_str();
+            let body = said("type")
+                .is_some_and(|kind| kind.to_ascii_lowercase().starts_with("microsoft.iotoperations/"));
+            body || (said("apiVersion").is_some() && said("kind").is_some())
+        }
+        _ => false,
     }
 }
 

@@ -121,3 +121,24 @@ fn a_pipe_is_not_waited_for() {
     let loaded = load(std::slice::from_ref(&pipe));
     assert_eq!(lines(&loaded, directory.path()), ["p.yaml:1:1: error: the file is no regular file"]);
 }
+
+#[test]
+fn json_in_a_directory_is_read_when_it_is_a_resource() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).unwrap();
+    write("schema.json", r#"{"$schema": "Delta/1.0", "type": "object"}"#);
+    write(
+        "profile.json",
+        r#"{"type": "Microsoft.IoTOperations/instances/dataflowProfiles", "name": "inst/many", "properties": {"instanceCount": 3}}"#,
+    );
+    write(
+        "one.json",
+        r#"{"apiVersion": "connectivity.iotoperations.azure.com/v1", "kind": "DataflowProfile", "metadata": {"name": "one"}, "spec": {}}"#,
+    );
+    let loaded = load(&[directory.path().to_owned()]);
+    assert!(loaded.findings.is_empty(), "{:?}", loaded.findings);
+    let names: Vec<&str> = loaded.resources.profiles.iter().map(|profile| profile.id.name.as_str()).collect();
+    assert_eq!(names, ["one", "many"]);
+    write("broken.json", "{");
+    assert!(load(&[directory.path().to_owned()]).has_errors(), "or it would be taken for gone");
+}
