@@ -16,21 +16,30 @@ const LINES_MAX: usize = 2_000;
 /// Longer ones are cut.
 const LINE_BYTES_MAX: usize = 8 << 10;
 
-/// Libraries that tell of their own steps do so only when something is wrong; operators have a level for each graph.
+/// Libraries that tell of their own steps do so only when something is wrong.
 const ALWAYS: &str =
-    "operator=trace,delta_kernel=warn,delta_kernel_default_engine=warn,deltalake_core=warn,object_store=warn";
+    "delta_kernel=warn,delta_kernel_default_engine=warn,deltalake_core=warn,object_store=warn";
+
+/// In a broker every graph has a level of its own for what its operators say: all of it may pass here.
+const OPERATORS: &str = "operator=trace";
 
 /// Says anew what is logged.
 static LEVEL: OnceLock<Box<dyn Fn(EnvFilter) + Send + Sync>> = OnceLock::new();
 
-/// Begins to log at this level, or as the environment's `FOREBAY_LOG` says, whatever anybody else says later.
-pub fn start(level: &str) {
+/// Begins to log as a broker does, or at this level only if one is named; or as the environment's `FOREBAY_LOG` says, whatever
+/// anybody else says later.
+pub fn start(level: Option<&str>) {
     let said = EnvFilter::try_from_env("FOREBAY_LOG").ok();
     let is_said = said.is_some();
     let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(said.unwrap_or_else(|| filter(level)))
+        .with_env_filter(said.unwrap_or_else(|| match level {
+            Some(level) => directives(level),
+            None => of_broker("info"),
+        }))
         .with_target(false)
-        .with_ansi(io::stderr().is_terminal())
+        .with_ansi(
+            io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|text| text.is_empty()),
+        )
         .with_writer(Kept)
         .with_filter_reloading();
     if !is_said {
@@ -49,12 +58,16 @@ pub fn follow(broker: Option<&Resource<Broker>>) {
     let diagnostics = broker.and_then(|broker| broker.spec.diagnostics.as_ref());
     let level = diagnostics.map_or("info", |diagnostics| diagnostics.logs.level.0.as_str());
     if let Some(set) = LEVEL.get() {
-        set(filter(level));
+        set(of_broker(level));
     }
 }
 
+fn of_broker(level: &str) -> EnvFilter {
+    directives(&format!("{level},{OPERATORS}"))
+}
+
 /// A level, and directives behind it (AIO.md §5.6); those that are none are left out.
-fn filter(level: &str) -> EnvFilter {
+fn directives(level: &str) -> EnvFilter {
     EnvFilter::builder().parse_lossy(format!("{},{ALWAYS}", level.replace(';', ",")))
 }
 

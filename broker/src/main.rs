@@ -58,7 +58,7 @@ fn main() -> ExitCode {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let cli = cli::Cli::parse();
     // What tells of one message after the other is no news at the workbench, where each is shown.
-    let level = if matches!(cli.command, Command::Test(_) | Command::Run(_)) { "warn" } else { "info" };
+    let level = matches!(cli.command, Command::Test(_) | Command::Run(_)).then_some("warn");
     logs::start(level);
     let result = match cli.command {
         Command::Serve(options) => serve::run(&options),
