@@ -308,6 +308,8 @@ fn sessions_and_messages_expire_while_no_broker_runs() {
     let short = Connect::v5("short").resume().session_expiry(1);
     subscribe_persisted(&mut Client::connect(broker.addr, &short), "a", 1);
     subscribe_persisted(&mut Client::connect(broker.addr, &lasting("long")), "a", 1);
+    // What was sent to one that is still there does not expire any more.
+    broker.wait_metric_is("forebay_connections_open", &[], 0.0);
     let mut publisher = Client::connect(broker.addr, &Connect::v5("publisher"));
     let expires = |seconds: u8| vec![0x02, 0, 0, 0, seconds];
     publisher.publish_with("a", 1, false, &expires(1), b"short");
