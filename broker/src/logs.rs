@@ -20,7 +20,7 @@ const LINE_BYTES_MAX: usize = 8 << 10;
 const ALWAYS: &str =
     "delta_kernel=warn,delta_kernel_default_engine=warn,deltalake_core=warn,object_store=warn";
 
-/// In a broker every graph has a level of its own for what its operators say: all of it may pass here.
+/// What operators say whose graph has a level of its own: all of it may pass here.
 const OPERATORS: &str = "operator=trace";
 
 /// Says anew what is logged.

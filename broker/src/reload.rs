@@ -48,7 +48,7 @@ struct Files {
 
 /// How the files of resources are now. To be asked before they are read.
 pub fn look(paths: &[PathBuf]) -> Vec<Seen> {
-    Seen::all(&config::files(paths))
+    Seen::all(&config::watched(paths))
 }
 
 impl Watch {

@@ -36,7 +36,7 @@ mod yaml;
 pub use definition::{CheckedDefinition, GraphDefinition, graph_definition};
 pub use descriptor::{TestDescriptor, test_descriptor};
 pub use finding::{Finding, Position, ResourceId, Severity};
-pub use load::{Loaded, files, load, load_str, load_text};
+pub use load::{Loaded, files, load, load_str, load_text, watched};
 pub use plan::{
     DestinationPlan, GraphPlan, LinkPlan, RegistryPlan, RemoteEndpoint, SourcePlan, StagePlan, System,
 };

@@ -54,8 +54,15 @@ pub fn load(paths: &[PathBuf]) -> Loaded {
     reading.finish()
 }
 
-/// The files that [`load`] would read now, for whoever watches them.
+/// The files that [`load`] would read now.
 pub fn files(paths: &[PathBuf]) -> Vec<PathBuf> {
+    let mut files = watched(paths);
+    files.retain(|path| paths.contains(path) || is_of_resources(path));
+    files
+}
+
+/// The files that [`load`] would look at now, for whoever watches them: nothing is read for that.
+pub fn watched(paths: &[PathBuf]) -> Vec<PathBuf> {
     let mut reading = Reading { listed: Some(Vec::new()), ..Reading::default() };
     reading.paths(paths);
     reading.listed.unwrap_or_default()
@@ -123,7 +130,11 @@ impl Reading {
                 if !hidden {
                     self.directory(&path, depth + 1);
                 }
-            } else if !hidden && !path.is_dir() && is_of_resources(&path) {
+            } else if !hidden
+                && matches!(path.extension(), Some(end) if end == "yaml" || end == "yml" || end == "json")
+                && !path.is_dir()
+                && (self.listed.is_some() || is_of_resources(&path))
+            {
                 self.file(&path);
             }
         }
@@ -182,7 +193,6 @@ impl Reading {
 /// Whether a file in a directory is read. JSON is much else, too: only what is a resource, or a body of one.
 fn is_of_resources(path: &Path) -> bool {
     match path.extension() {
-        Some(end) if end == "yaml" || end == "yml" => true,
         Some(end) if end == "json" => {
             // What cannot be read may well be one: it is told, and nothing is taken for gone.
             let Some(value) = read_text(path).ok().and_then(|text| serde_json::from_str::<Value>(&text).ok())
@@ -194,7 +204,7 @@ fn is_of_resources(path: &Path) -> bool {
                 .is_some_and(|kind| kind.to_ascii_lowercase().starts_with("microsoft.iotoperations/"));
             body || (said("apiVersion").is_some() && said("kind").is_some())
         }
-        _ => false,
+        _ => true,
     }
 }
 

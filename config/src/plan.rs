@@ -122,8 +122,8 @@ pub struct RegistryPlan<'a> {
     pub host: &'a RegistryHost,
     /// What is shown to it.
     pub credentials: Credentials,
-    /// Whether HTTP without TLS was allowed by name; on loopback it is anyway.
-    pub plain_http: bool,
+    /// Whether HTTP without TLS was allowed or forbidden; where nothing is said it is for loopback.
+    pub plain_http: Option<bool>,
     /// Certificates that vouch for it (`forebay.dev/ca`).
     pub trusted_cas: Option<ConfigMap>,
     /// Others with the same content (`forebay.dev/mirrors`).
@@ -375,7 +375,7 @@ impl<'a> Planner<'a> {
             let host = &BUILT_IN.registry.host;
             let credentials = Credentials::Anonymous;
             let plan =
-                RegistryPlan { name, host, credentials, plain_http: false, trusted_cas: None, mirrors: &[] };
+                RegistryPlan { name, host, credentials, plain_http: None, trusted_cas: None, mirrors: &[] };
             return (name == DEFAULT).then_some(plan);
         };
         let host = &found.spec.host;

@@ -39,7 +39,7 @@ fn credentials(host: &str, secret: &str) -> (String, String) {
     let loaded = loads(&format!("{GRAPH}---\n{}", registry_with(host, secret)));
     let plans = loaded.plans();
     let registry = &plans[0].stages[0].registry;
-    assert!(registry.plain_http);
+    assert_eq!(registry.plain_http, Some(true));
     match &registry.credentials {
         Credentials::Password { username, password } => (username.clone(), password.reveal().to_owned()),
         other => panic!("a password expected, not {other:?}"),

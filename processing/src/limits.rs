@@ -24,8 +24,8 @@ pub struct Limits {
     pub inline_budget: Duration,
     /// How long a crashed instance is gone before it is begun anew; doubles with each crash in a row.
     pub restart_wait_min: Duration,
-    /// The least that is logged of what it says.
-    pub log_level: LevelFilter,
+    /// The least that is logged of what it says; `None` leaves that to whoever filters the log.
+    pub log_level: Option<LevelFilter>,
     /// Log lines a second.
     pub log_lines_per_second_max: u32,
     /// Different metrics (name and labels) it may have.
@@ -58,7 +58,7 @@ impl Default for Limits {
             init_max: Duration::from_secs(10),
             inline_budget: Duration::from_millis(1),
             restart_wait_min: Duration::from_millis(10),
-            log_level: LevelFilter::INFO,
+            log_level: None,
             log_lines_per_second_max: 100,
             metrics_max: 1_000,
             nn_bytes_max: 128 << 20,

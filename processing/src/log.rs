@@ -16,7 +16,7 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 use crate::bindings::wasm_graph::processor::logger::Level;
 use crate::host::Identity;
 
-/// What its lines are told from others by: whoever filters lets them all pass, for each graph has a level of its own.
+/// What the lines of operations that have a level of their own are told from others by: whoever filters lets them all pass.
 pub const TARGET: &str = "operator";
 
 /// Longest line that is logged.
@@ -26,8 +26,8 @@ const LINE_BYTES_MAX: usize = 4096;
 #[derive(Debug)]
 pub struct GuestLog {
     identity: Identity,
-    /// The least that is logged.
-    level: LevelFilter,
+    /// The least that is logged, where it has a level of its own.
+    level: Option<LevelFilter>,
     budget: Mutex<Budget>,
 }
 
@@ -58,33 +58,29 @@ impl Budget {
 }
 
 impl GuestLog {
-    /// For an operation that may log `per_second` lines of at least this level.
-    pub fn new(identity: Identity, level: LevelFilter, per_second: u32) -> Arc<Self> {
+    /// For an operation that may log `per_second` lines; of at least this level, or what the log takes anyway.
+    pub fn new(identity: Identity, level: Option<LevelFilter>, per_second: u32) -> Arc<Self> {
         let budget = Budget { per_second, left: per_second, refused: 0, second: None };
         Arc::new(Self { identity, level, budget: Mutex::new(budget) })
     }
 
     /// Whether anybody reads what is logged at this level.
     pub fn listens(&self, level: Level) -> bool {
+        // With a level of its own it is told from others, who have none.
+        macro_rules! listens {
+            ($level:expr) => {
+                match self.level {
+                    Some(least) => least >= $level && tracing::enabled!(target: TARGET, $level),
+                    None => tracing::enabled!($level),
+                }
+            };
+        }
         match level {
-            Level::Trace => {
-                self.level >= tracing::Level::TRACE
-                    && tracing::enabled!(target: TARGET, tracing::Level::TRACE)
-            }
-            Level::Debug => {
-                self.level >= tracing::Level::DEBUG
-                    && tracing::enabled!(target: TARGET, tracing::Level::DEBUG)
-            }
-            Level::Info => {
-                self.level >= tracing::Level::INFO && tracing::enabled!(target: TARGET, tracing::Level::INFO)
-            }
-            Level::Warn => {
-                self.level >= tracing::Level::WARN && tracing::enabled!(target: TARGET, tracing::Level::WARN)
-            }
-            Level::Error | Level::Critical => {
-                self.level >= tracing::Level::ERROR
-                    && tracing::enabled!(target: TARGET, tracing::Level::ERROR)
-            }
+            Level::Trace => listens!(tracing::Level::TRACE),
+            Level::Debug => listens!(tracing::Level::DEBUG),
+            Level::Info => listens!(tracing::Level::INFO),
+            Level::Warn => listens!(tracing::Level::WARN),
+            Level::Error | Level::Critical => listens!(tracing::Level::ERROR),
         }
     }
 
@@ -105,14 +101,20 @@ impl GuestLog {
         }
         let message = &message[..message.floor_char_boundary(LINE_BYTES_MAX)];
         let context = &context[..context.floor_char_boundary(LINE_BYTES_MAX)];
+        macro_rules! log {
+            ($level:expr) => {
+                match self.level {
+                    Some(_) => tracing::event!(target: TARGET, $level, graph, operation, context, "{message}"),
+                    None => tracing::event!($level, graph, operation, context, "{message}"),
+                }
+            };
+        }
         match level {
-            Level::Trace => tracing::trace!(target: TARGET, graph, operation, context, "{message}"),
-            Level::Debug => tracing::debug!(target: TARGET, graph, operation, context, "{message}"),
-            Level::Info => tracing::info!(target: TARGET, graph, operation, context, "{message}"),
-            Level::Warn => tracing::warn!(target: TARGET, graph, operation, context, "{message}"),
-            Level::Error | Level::Critical => {
-                tracing::error!(target: TARGET, graph, operation, context, "{message}")
-            }
+            Level::Trace => log!(tracing::Level::TRACE),
+            Level::Debug => log!(tracing::Level::DEBUG),
+            Level::Info => log!(tracing::Level::INFO),
+            Level::Warn => log!(tracing::Level::WARN),
+            Level::Error | Level::Critical => log!(tracing::Level::ERROR),
         }
     }
 }

@@ -9,6 +9,7 @@ use std::{fs, thread};
 use tempfile::TempDir;
 
 use crate::artifact::{Artifact, sha256};
+use crate::pki::Authority;
 use crate::process::Process;
 use crate::{http, wait};
 
@@ -60,6 +61,26 @@ impl Registry {
             Err(error) => Err(error),
         });
         Self { addr, process, dir }
+    }
+
+    /// Another one with the same content, over TLS on another port; ends with the process that is given back.
+    pub fn over_tls(&self, authority: &Authority) -> (Process, SocketAddr) {
+        let (certificate, key) = authority.server().write(self.dir.path(), "registry");
+        let addr = wait::free_addr();
+        let config = self.dir.path().join("tls.yml");
+        let text = format!(
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
+             http: {{addr: {addr}, tls: {{certificate: '{certificate}', key: '{key}'}}}}\n",
+            self.dir.path().join("data").display()
+        );
+        fs::write(&config, text).expect("a file can be written");
+        let mut command = Command::new("docker-registry");
+        command.arg("serve").arg(config);
+        let process = Process::start(command);
+        wait::until("docker-registry listens", || {
+            std::net::TcpStream::connect(addr).map(|_| ()).map_err(|error| error.to_string())
+        });
+        (process, addr)
     }
 
     /// Pushes an artifact as `name:tag`, the way ORAS does: blobs first, then the manifest.

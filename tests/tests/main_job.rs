@@ -6,8 +6,12 @@ use forebay_tests::forebay::{Forebay, Serve};
 use forebay_tests::mosquitto::{self, Subscriber, VERSIONS};
 use forebay_tests::mqtt::{Client, Connect, user_property};
 use forebay_tests::operators;
+use forebay_tests::pki::Authority;
+use forebay_tests::place::wait_reason;
 use forebay_tests::registry::Registry;
-use forebay_tests::resources::{Resources, dataflow_graph, documents, map_graph, registry_endpoint};
+use forebay_tests::resources::{
+    Resources, config_map, dataflow_graph, documents, map_graph, registry_endpoint,
+};
 
 const RAW: &str = "sensor/temperature/raw";
 const PROCESSED: &str = "sensor/temperature/processed";
@@ -207,6 +211,26 @@ stringData:
     let resources = Resources::default().with("all.yaml", &documents(&[endpoint, graph]));
     let broker = Serve::new().resources(&resources).start();
     converts(&broker, "mqttv5", 1);
+}
+
+#[test]
+fn a_registry_over_tls_is_trusted_by_the_certificates_that_its_endpoint_names() {
+    let registry = operators::sample_registry();
+    let authority = Authority::new("registry");
+    let (_tls, addr) = registry.over_tls(&authority);
+    let endpoint = registry_endpoint("registry", addr);
+    let trusting = endpoint
+        .replace("  name: registry\n", "  name: registry\n  annotations: {forebay.dev/ca: trusted}\n");
+    let graph = dataflow_graph("simple", "registry", "graph-simple:1.0.0", "raw", "cooked");
+    let all = [trusting.clone(), graph.clone(), config_map("trusted", "ca.crt", &authority.certificate)];
+    let resources = Resources::default().with("all.yaml", &documents(&all));
+    Serve::new().resources(&resources).start();
+
+    let other = config_map("trusted", "ca.crt", &Authority::new("other").certificate);
+    let resources = Resources::default().with("all.yaml", &documents(&[trusting, graph, other]));
+    let broker = Serve::new().resources(&resources).start_unready();
+    let why = wait_reason(&broker, "simple", "DataflowGraphModuleDownloadFailed");
+    assert!(why.contains("TLS failed"), "{why}");
 }
 
 /// The main job's resources against `registry`.

@@ -11,7 +11,7 @@ pub struct BatchLimits {
     pub latency: Duration,
     /// Or when it has so many messages.
     pub messages_max: usize,
-    /// Or so many bytes.
+    /// Or so many bytes, as they came or in memory, whichever is more.
     pub bytes_max: usize,
 }
 
@@ -24,13 +24,13 @@ pub struct Ready<T> {
     pub made: T,
 }
 
-/// The next batch, each message read by `read`; what cannot be read is rejected. It may be empty; nothing when the queue is closed
+/// The next batch, each message read by `read`, which also says how many bytes what it becomes takes in memory; what cannot be read is rejected. It may be empty; nothing when the queue is closed
 /// and empty.
 pub async fn gather<T>(
     shipments: &mut Receiver,
     report: &Report,
     limits: &BatchLimits,
-    read: impl Fn(&Parcel) -> Result<T, Rejection>,
+    read: impl Fn(&Parcel) -> Result<(T, usize), Rejection>,
 ) -> Option<Vec<Ready<T>>> {
     let (mut batch, mut bytes) = (Vec::new(), 0);
     let mut deadline: Option<Instant> = None;
@@ -45,8 +45,8 @@ pub async fn gather<T>(
         let Some(shipment) = next else { break };
         let Some(shipment) = report.unless_expired(shipment) else { continue };
         match read(&shipment.parcel) {
-            Ok(made) => {
-                bytes += shipment.parcel.size();
+            Ok((made, size)) => {
+                bytes += size.max(shipment.parcel.size());
                 batch.push(Ready { shipment, made });
             }
             Err(rejection) => report.rejected(shipment, &rejection),

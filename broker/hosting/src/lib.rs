@@ -32,7 +32,12 @@ pub fn endpoint(plan: &RegistryPlan<'_>) -> Endpoint {
     };
     Endpoint {
         auth,
-        plain_http: if plan.plain_http { PlainHttp::Allowed } else { PlainHttp::default() },
+        plain_http: match (plan.plain_http, &plan.trusted_cas) {
+            (Some(true), _) => PlainHttp::Allowed,
+            // Whoever names certificates wants TLS, on this machine as well.
+            (Some(false), _) | (None, Some(_)) => PlainHttp::Never,
+            (None, None) => PlainHttp::OnLoopback,
+        },
         trusted: plan.trusted_cas.as_ref().map(pem).unwrap_or_default(),
         mirrors: plan.mirrors.iter().map(location).collect(),
         ..Endpoint::new(location(plan.host))
@@ -66,7 +71,8 @@ fn pem(map: &ConfigMap) -> Vec<u8> {
 /// What an operator of a graph may take, and what is logged of what it says.
 pub fn limits(plan: &GraphPlan<'_>) -> Limits {
     let (settings, default) = (plan.settings, Limits::default());
-    let level =
+    // Where its profile says nothing, it is logged as everything else is.
+    let log_level =
         plan.profile.diagnostics.as_ref().and_then(|told| told.logs.level.of_everything().parse().ok());
     let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     let count = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
@@ -77,7 +83,7 @@ pub fn limits(plan: &GraphPlan<'_>) -> Limits {
         table_elements_max: settings.table_limit.map_or(default.table_elements_max, count),
         handles_max: settings.handle_limit.map_or(default.handles_max, count),
         metrics_max: settings.metric_limit.map_or(default.metrics_max, count),
-        log_level: level.unwrap_or(default.log_level),
+        log_level,
         log_lines_per_second_max: settings.log_limit.unwrap_or(default.log_lines_per_second_max),
         call_max: settings.call_deadline.unwrap_or(default.call_max),
         inline_budget: settings.inline_budget.unwrap_or(default.inline_budget),

@@ -104,7 +104,10 @@ impl Plugin {
 
     /// Starts every graph that can run. Each goes on in a thread of its own until the broker is gone.
     pub fn start(&self, broker: &Broker, loaded: &Loaded) -> Vec<Result<Started, Fault>> {
-        loaded.plans().iter().map(|plan| self.start_one(broker, plan)).collect()
+        // Of several instances the first one says that there are none here.
+        let plans = loaded.plans();
+        let graphs = plans.iter().filter(|plan| plan.id == plan.id.resource());
+        graphs.map(|plan| self.start_one(broker, plan)).collect()
     }
 
     fn start_one(&self, broker: &Broker, plan: &GraphPlan<'_>) -> Result<Started, Fault> {
@@ -173,8 +176,14 @@ impl Plugin {
     }
 }
 
-/// Whether a graph is between topics of this broker.
+/// Whether a graph is between topics of this broker, and once.
 fn check(plan: &GraphPlan<'_>) -> Result<(), String> {
+    if plan.instances > 1 {
+        return Err(format!(
+            "its profile asks for {} instances; in this broker a graph has one",
+            plan.instances
+        ));
+    }
     let ends = plan.sources.iter().map(|source| (source.node, &source.system));
     let ends =
         ends.chain(plan.destinations.iter().map(|destination| (destination.node, &destination.system)));

@@ -102,8 +102,8 @@ pub struct Settings {
     pub token_file: Option<PathBuf>,
     /// `forebay.dev/batch-latency` of an endpoint for local storage: how long messages are gathered before they are written.
     pub batch_latency: Option<Duration>,
-    /// `forebay.dev/plain-http` of a registry: HTTP without TLS, also off loopback.
-    pub plain_http: bool,
+    /// `forebay.dev/plain-http` of a registry: HTTP without TLS also off loopback, or not even there.
+    pub plain_http: Option<bool>,
     /// `forebay.dev/ca` of a registry: the ConfigMap with certificates that vouch for it, beside the system's own.
     pub ca: Option<String>,
     /// `forebay.dev/mirrors` of a registry: others with the same content that are asked before, without credentials.
@@ -506,8 +506,8 @@ fn apply(key: &str, text: &str, settings: &mut Settings) -> Result<(), String> {
         "kubernetes-token-file" => settings.kubernetes_token_file = Some(path(text)?),
         "plain-http" => {
             settings.plain_http = match text {
-                "true" => true,
-                "false" => false,
+                "true" => Some(true),
+                "false" => Some(false),
                 _ => return Err("must be \"true\" or \"false\"".to_owned()),
             }
         }

@@ -127,6 +127,7 @@ impl Sending {
     async fn gather(&mut self) -> Option<Vec<Ready<Telemetry>>> {
         batch::gather(&mut self.shipments, &self.report, &self.own.limits, |parcel| {
             payload::read(&parcel.payload)
+                .map(|telemetry| (telemetry, parcel.size()))
                 .map_err(|why| Rejection { reason: "payload", why: format!("the payload {why}") })
         })
         .await

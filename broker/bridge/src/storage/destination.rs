@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use arrow_array::RecordBatch;
 use config::resource::endpoint::{EndpointSettings, StorageBatching};
 use config::resource::graph::OutputFormat;
+use uuid::Uuid;
 
 use super::azure::{self, Container};
 use super::local::Directory;
@@ -15,8 +16,8 @@ use super::{columns, files};
 use crate::batch::{self, BatchLimits, Ready};
 use crate::{Backoff, Destination, Output, Outward, Receiver, Rejection, Report, Running, Unusable};
 
-/// Payloads of one batch, bytes; less when the queue is smaller.
-const BATCH_BYTES_MAX: usize = 16 << 20;
+/// One batch in memory, bytes; less when the queue is smaller.
+const BATCH_BYTES_MAX: usize = 32 << 20;
 
 /// A batch could not be written; it is tried again.
 #[derive(Debug)]
@@ -132,7 +133,7 @@ impl Destination for StorageDestination {
             let queue = shipments.limits();
             own.limits.bytes_max = own.limits.bytes_max.min(queue.bytes_max / 4).max(1);
             own.limits.messages_max = own.limits.messages_max.min(queue.messages_max / 4).max(1);
-            Writing { own, shipments, report, backoff: Backoff::default(), files: 0 }.run().await;
+            Writing { own, shipments, report, backoff: Backoff::default() }.run().await;
         })
     }
 }
@@ -142,8 +143,6 @@ struct Writing {
     shipments: Receiver,
     report: Report,
     backoff: Backoff,
-    /// Files so far.
-    files: u64,
 }
 
 impl Writing {
@@ -156,7 +155,10 @@ impl Writing {
         loop {
             let schema = Arc::clone(&self.own.schema);
             let read = |parcel: &crate::Parcel| {
-                record::rows(&parcel.payload, &schema).map_err(|why| Rejection { reason: "payload", why })
+                let rows = record::rows(&parcel.payload, &schema);
+                let rows = rows.map_err(|why| Rejection { reason: "payload", why })?;
+                let size = rows.iter().map(|row| record::size(row)).sum();
+                Ok((rows, size))
             };
             let batch = batch::gather(&mut self.shipments, &self.report, &self.own.limits, read).await;
             let Some(batch) = batch else { return };
@@ -181,8 +183,7 @@ impl Writing {
     }
 
     async fn write(&mut self, rows: &RecordBatch) {
-        self.files += 1;
-        let name = files::name(&self.own.prefix, SystemTime::now(), self.files);
+        let name = files::name(&self.own.prefix, SystemTime::now(), Uuid::new_v4());
         while let Err(Fault { code, why }) = self.own.target.write(&name, rows).await {
             self.report.retried();
             self.report.unavailable(code, why);

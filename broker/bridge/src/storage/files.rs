@@ -10,6 +10,7 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 use time::OffsetDateTime;
 use time::macros::format_description;
+use uuid::Uuid;
 
 use super::azure;
 use super::destination::Fault;
@@ -24,11 +25,11 @@ pub fn prefix(instance: &Instance) -> String {
     format!("{namespace}.{graph}.{node}-{process}")
 }
 
-/// The name of a file: in the order of time, and never the same twice.
-pub fn name(prefix: &str, now: SystemTime, number: u64) -> String {
+/// The name of a file: in the order of time, and never the same twice, whatever clocks do.
+pub fn name(prefix: &str, now: SystemTime, id: Uuid) -> String {
     let format = format_description!("[year][month][day]T[hour][minute][second][subsecond digits:3]Z");
     let stamp = OffsetDateTime::from(now).format(&format).unwrap_or_else(|_| "0".to_owned());
-    format!("{prefix}-{stamp}-{number}.parquet")
+    format!("{prefix}-{stamp}-{}.parquet", id.simple())
 }
 
 /// The rows as a Parquet file.
@@ -63,7 +64,7 @@ mod tests {
             node: "../n".to_owned(),
             process: "p0".to_owned(),
         };
-        let name = name(&prefix(&instance), SystemTime::UNIX_EPOCH, 7);
-        assert_eq!(name, "ns.g.___n-p0-19700101T000000000Z-7.parquet");
+        let name = name(&prefix(&instance), SystemTime::UNIX_EPOCH, Uuid::nil());
+        assert_eq!(name, format!("ns.g.___n-p0-19700101T000000000Z-{}.parquet", "0".repeat(32)));
     }
 }

@@ -12,6 +12,8 @@ use super::schema::{Field, Kind, Schema};
 const EPOCH_DAY: i32 = 2_440_588;
 /// Records that one payload may have.
 const ROWS_MAX: usize = 100_000;
+/// The largest payload, bytes: what it becomes takes up to thirty times as much while it is read.
+const PAYLOAD_BYTES_MAX: usize = 8 << 20;
 
 /// The value of a field in one record.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,6 +44,9 @@ pub type Row = Vec<Cell>;
 /// # Errors
 /// Why it does not fit the schema, in AIO's words where those are known.
 pub fn rows(payload: &[u8], schema: &Schema) -> Result<Vec<Row>, String> {
+    if payload.len() > PAYLOAD_BYTES_MAX {
+        return Err(format!("the payload has {} bytes; {PAYLOAD_BYTES_MAX} may be", payload.len()));
+    }
     let value: Value =
         serde_json::from_slice(payload).map_err(|error| format!("the payload is no JSON: {error}"))?;
     match value {
@@ -52,6 +57,17 @@ pub fn rows(payload: &[u8], schema: &Schema) -> Result<Vec<Row>, String> {
         Value::Array(values) => values.iter().map(|value| object_row(value, schema)).collect(),
         _ => Err("the payload is neither an object nor an array of objects".to_owned()),
     }
+}
+
+/// What cells take in memory, bytes.
+pub fn size(cells: &[Cell]) -> usize {
+    let of = |cell: &Cell| match cell {
+        Cell::Text(text) => text.len(),
+        Cell::Bytes(bytes) => bytes.len(),
+        Cell::Struct(cells) | Cell::List(cells) => size(cells),
+        _ => 0,
+    };
+    cells.iter().map(|cell| size_of::<Cell>() + of(cell)).sum()
 }
 
 fn object_row(value: &Value, schema: &Schema) -> Result<Row, String> {
@@ -264,9 +280,19 @@ mod tests {
             ("1", "neither an object nor an array"),
             ("[1]", "something else than objects"),
             ("nonsense", "no JSON"),
+            (&" ".repeat(PAYLOAD_BYTES_MAX + 1), "8388608 may be"),
         ] {
             let told = read(text).unwrap_err();
             assert!(told.contains(why), "{told}");
         }
+    }
+
+    #[test]
+    fn what_is_short_as_text_and_large_in_memory_is_weighed_as_it_is() {
+        let element = Box::new(field("element", Kind::Integer(8), true));
+        let schema = Schema { fields: vec![field("x", Kind::List(element), true)] };
+        let text = format!("{{\"x\": [{}1]}}", "1,".repeat(999));
+        let row = rows(text.as_bytes(), &schema).unwrap().remove(0);
+        assert!(size(&row) >= 1001 * size_of::<Cell>());
     }
 }
