@@ -206,7 +206,7 @@ impl Graphs {
     pub fn observe(&self) {
         let running = self.running.lock().clone();
         for RunningGraph { id, flow, .. } in &running {
-            flow.show_operations();
+            flow.show();
             flow.bridges.show(&id.name);
             let crash = || flow.fault().map(|fault| ("DataflowGraphModuleRuntimeFault", fault));
             let old = || flow.warning().map(|warning| ("DataflowGraphConfigurationFailed", warning));

@@ -92,7 +92,7 @@ pub fn item(
     broker: &Broker,
     wall: Millis,
 ) -> Result<Item<Carry>, Refused> {
-    if message.expiry_left(clock::monotonic()) == Some(0) {
+    if message.expiry.is_some() && message.expiry_left(clock::monotonic()) == Some(0) {
         return Err(Refused::Expired);
     }
     let properties = properties(message);
@@ -217,10 +217,9 @@ fn encode_properties(
 ) -> Result<(Vec<u8>, Option<usize>), Refused> {
     let kept = origin.map(properties).unwrap_or_default();
     let stamped = made.user_properties.iter().any(|(key, _)| key == TIMESTAMP);
-    let stamp = match stamp(&made.timestamp) {
-        Some(stamp) => stamp.to_string(),
-        None => broker.timestamp(wall).to_string(),
-    };
+    // What graphs publish carries a timestamp.
+    let stamp =
+        (!stamped).then(|| stamp(&made.timestamp).unwrap_or_else(|| broker.timestamp(wall)).to_string());
     let mut out = PropertiesBuilder::new();
     let mut put = |property, name| out.put(property).map(|_| ()).map_err(|_| Refused::Property(name));
     // Text stays text only if the graph left it that way.
@@ -240,9 +239,8 @@ fn encode_properties(
         let (key, value) = (utf8(key, "user property")?, utf8(value, "user property")?);
         put(Property::UserProperty((key, value)), "user property")?;
     }
-    if !stamped {
-        // What graphs publish carries a timestamp.
-        put(Property::UserProperty((TIMESTAMP, &stamp)), "user property")?;
+    if let Some(stamp) = &stamp {
+        put(Property::UserProperty((TIMESTAMP, stamp)), "user property")?;
     }
     let expiry = origin.and_then(|origin| origin.expiry);
     if let Some(expiry) = expiry {

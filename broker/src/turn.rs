@@ -59,6 +59,8 @@ pub struct Turn<'a> {
     packets_sent: u64,
     sent: u64,
     sent_bytes: u64,
+    /// Messages that graphs published.
+    derived: u64,
     /// What is to be written down, and nobody waits for.
     notes: Vec<Event>,
     /// What is to be written down all at once: what a graph derived, and what is done by that.
@@ -101,6 +103,7 @@ impl<'a> Turn<'a> {
             packets_sent: 0,
             sent: 0,
             sent_bytes: 0,
+            derived: 0,
             notes: Vec::new(),
             record: None,
             written: 0,
@@ -253,7 +256,7 @@ impl<'a> Turn<'a> {
     }
 
     fn route_derived(&mut self, message: &Arc<Message>) -> Taken {
-        self.broker.metrics.derived.increment(1);
+        self.derived += 1;
         self.route(&mut Publication::of(message), None)
     }
 
@@ -627,6 +630,9 @@ impl<'a> Turn<'a> {
             if by > 0 {
                 tally.increment(by);
             }
+        }
+        if self.derived > 0 {
+            metrics.derived.increment(self.derived);
         }
     }
 }

@@ -298,6 +298,15 @@ fn cause(store: &Store<State>, error: &wasmtime::Error, limits: &Limits, max: Du
     OperatorError::Trapped { message, backtrace: Vec::new() }
 }
 
+/// Who made the timestamp that comes with an item's data.
+fn node(data: &Data) -> Option<&Arc<str>> {
+    match data {
+        Data::Message(message) => Some(&message.timestamp.node),
+        Data::Snapshot(snapshot) => Some(&snapshot.timestamp.node),
+        Data::Bytes(_) => None,
+    }
+}
+
 fn wrong_kind<T>() -> wasmtime::Result<Result<T, Error>> {
     Err(wasmtime::Error::msg("the engine called an operator of another kind"))
 }
@@ -312,7 +321,7 @@ impl Operator for Instance {
             let Function::Map(function) = function else { return wrong_kind() };
             let lowered = lower(&data, &mut store.data_mut().table)?;
             match function.call(store, (lowered,))? {
-                Ok(made) => Ok(Ok(lift(made, &mut store.data_mut().table)?)),
+                Ok(made) => Ok(Ok(lift(made, node(&data), &mut store.data_mut().table)?)),
                 Err(error) => Ok(Err(error)),
             }
         })
@@ -338,10 +347,11 @@ impl Operator for Instance {
         self.call(|Live { store, function, .. }| {
             let Function::Accumulate(function) = function else { return wrong_kind() };
             let table = &mut store.data_mut().table;
+            let node = node(staged);
             let staged = lower(staged, table)?;
             let batch = batch.iter().map(|data| lower(data, table)).collect::<wasmtime::Result<Vec<_>>>()?;
             match function.call(store, (staged, batch))? {
-                Ok(made) => Ok(Ok(lift(made, &mut store.data_mut().table)?)),
+                Ok(made) => Ok(Ok(lift(made, node, &mut store.data_mut().table)?)),
                 Err(error) => Ok(Err(error)),
             }
         })

@@ -1,5 +1,7 @@
 //! What guests answer, as items.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use processing_core::item::{self, Data};
 use processing_core::time::Hlc;
@@ -15,15 +17,16 @@ pub fn lift_time(time: clock::HybridLogicalClock) -> Hlc {
     Hlc { secs: timestamp.secs, nanos: timestamp.nanos, counter, node: node_id.into() }
 }
 
-/// What the guest made of it. A handle that comes back is taken out of the table, its bytes are not copied.
+/// What the guest made of what had a timestamp of `node`, which mostly stays. A handle that comes back is taken out of the table, its
+/// bytes are not copied.
 ///
 /// # Errors
 /// The guest handed back a handle that is none of a buffer.
-pub fn lift(data: DataModel, table: &mut ResourceTable) -> wasmtime::Result<Data> {
+pub fn lift(data: DataModel, node: Option<&Arc<str>>, table: &mut ResourceTable) -> wasmtime::Result<Data> {
     Ok(match data {
         DataModel::BufferOrBytes(bytes) => Data::Bytes(lift_bytes(bytes, table)?),
         DataModel::Message(message) => Data::Message(item::Message {
-            timestamp: lift_timestamp(message.timestamp, table)?,
+            timestamp: lift_timestamp(message.timestamp, node, table)?,
             topic: lift_bytes(message.topic, table)?,
             content_type: message.content_type.map(|text| lift_text(text, table)).transpose()?,
             payload: lift_bytes(message.payload, table)?,
@@ -36,7 +39,7 @@ pub fn lift(data: DataModel, table: &mut ResourceTable) -> wasmtime::Result<Data
             schema: message.schema.map(|schema| lift_schema(schema, table)).transpose()?,
         }),
         DataModel::Snapshot(snapshot) => Data::Snapshot(item::Snapshot {
-            timestamp: lift_timestamp(snapshot.timestamp, table)?,
+            timestamp: lift_timestamp(snapshot.timestamp, node, table)?,
             format: lift_text(snapshot.format, table)?,
             width: snapshot.width,
             height: snapshot.height,
@@ -45,13 +48,20 @@ pub fn lift(data: DataModel, table: &mut ResourceTable) -> wasmtime::Result<Data
     })
 }
 
-fn lift_timestamp(timestamp: types::Timestamp, table: &mut ResourceTable) -> wasmtime::Result<Hlc> {
-    let node = lift_text(timestamp.node_id, table)?;
+fn lift_timestamp(
+    timestamp: types::Timestamp,
+    node: Option<&Arc<str>>,
+    table: &mut ResourceTable,
+) -> wasmtime::Result<Hlc> {
+    let said = lift_text(timestamp.node_id, table)?;
     Ok(Hlc {
         secs: timestamp.timestamp.secs,
         nanos: timestamp.timestamp.nanos,
         counter: timestamp.counter,
-        node: String::from_utf8_lossy(&node).into(),
+        node: match node {
+            Some(node) if node.as_bytes() == said => Arc::clone(node),
+            _ => String::from_utf8_lossy(&said).into(),
+        },
     })
 }
 

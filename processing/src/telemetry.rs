@@ -9,6 +9,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use metrics::{Counter, Histogram};
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{ComponentType, Lift, Linker, LinkerInstance, WasmList, WasmStr};
 
@@ -21,6 +22,8 @@ use crate::module::Contract;
 const NAME_BYTES_MAX: usize = 128;
 /// Labels of one metric.
 const LABELS_MAX: usize = 16;
+/// Labels that are read without asking for memory.
+const LABELS_USUAL: usize = 4;
 
 /// Links the logger and the metrics of a contract.
 pub fn link(linker: &mut Linker<State>, contract: Contract) -> wasmtime::Result<()> {
@@ -92,19 +95,19 @@ fn record(
     if count > LABELS_MAX {
         return Ok(Err(refused(format!("a metric has up to {LABELS_MAX} labels"))));
     }
-    let mut places = [const { None::<LabelArgument> }; LABELS_MAX];
+    let mut places = SmallVec::<[LabelArgument; LABELS_USUAL]>::new();
     if let Some(labels) = labels {
-        for (place, label) in places.iter_mut().zip(labels.iter(&mut store)?) {
-            *place = Some(label?);
+        for label in labels.iter(&mut store)? {
+            places.push(label?);
         }
     }
     let name = name.to_str(&store)?;
-    let mut texts = [const { (Cow::Borrowed(""), Cow::Borrowed("")) }; LABELS_MAX];
-    for (text, label) in texts.iter_mut().zip(places.iter().flatten()) {
-        *text = (label.key.to_str(&store)?, label.value.to_str(&store)?);
+    let mut texts = SmallVec::<[Label<'_>; LABELS_USUAL]>::new();
+    for label in &places {
+        texts.push((label.key.to_str(&store)?, label.value.to_str(&store)?));
     }
     let state = store.data();
-    Ok(state.metrics.record(&state.identity, &name, &texts[..count], kind, add))
+    Ok(state.metrics.record(&state.identity, &name, &texts, kind, add))
 }
 
 /// The metrics that a guest has made: each name and label set counts once.

@@ -53,8 +53,27 @@ impl Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:015}:{:05}:{}", self.ms, self.counter, self.node)
+        let (mut ms, mut counter) = ([0; DIGITS_MAX], [0; DIGITS_MAX]);
+        f.write_str(padded(self.ms, 15, &mut ms))?;
+        f.write_str(":")?;
+        f.write_str(padded(self.counter, 5, &mut counter))?;
+        f.write_str(":")?;
+        f.write_str(&self.node)
     }
+}
+
+/// Digits of the largest number.
+const DIGITS_MAX: usize = 20;
+
+/// A number with leading zeros, by hand: each message that a graph publishes has two.
+fn padded(mut number: u64, width: usize, digits: &mut [u8; DIGITS_MAX]) -> &str {
+    let mut from = DIGITS_MAX;
+    while from > 0 && (number > 0 || DIGITS_MAX - from < width) {
+        from -= 1;
+        digits[from] = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
+    std::str::from_utf8(&digits[from..]).unwrap_or_default()
 }
 
 fn number(text: &str) -> Result<u64, TimestampError> {
@@ -141,6 +160,9 @@ mod tests {
         assert_eq!((ts.ms, ts.counter, &*ts.node), (1_696_374_425_000, 1, "StateStore"));
         assert_eq!(ts.to_string(), "001696374425000:00001:StateStore");
         assert_eq!(at(&ts.to_string()), ts);
+        let largest = format!("{0}:{0}:", u64::MAX);
+        assert_eq!(at(&largest).to_string(), largest);
+        assert_eq!(at("0:99999:n").to_string(), "000000000000000:99999:n");
     }
 
     #[test]

@@ -231,6 +231,7 @@ impl Dataflow {
             exits,
             dead_letter_topic,
             fast: 1,
+            took: Duration::ZERO,
             measured: 0,
             entered: 0,
             out: Out::default(),
@@ -365,14 +366,7 @@ impl Dataflow {
             if arrival.is_none() && self.stopped.load(Ordering::Acquire) {
                 return;
             }
-            let mut running = self.running.lock();
-            let emit = &mut |outcome| derived.push(outcome);
-            match arrival {
-                Some(arrival) => self.step(&mut running, arrival, &broker, emit),
-                None => self.tick(&mut running, &broker, emit),
-            }
-            let comes_back = running.fast >= FAST_MESSAGES && self.inbox.lock().is_empty();
-            drop(running);
+            let comes_back = self.run_some(arrival, &broker, &mut |outcome| derived.push(outcome));
             let mut turn = Turn::begin(&broker, clock::monotonic());
             turn.publish_outcomes(derived.drain(..));
             if comes_back {
@@ -387,6 +381,25 @@ impl Dataflow {
                 return;
             }
         }
+    }
+
+    /// A message, and those behind it as long as that is no longer than one may take; without one, time passes. Whether the graph is
+    /// fast again: so much that whoever runs others' messages through it is not held up by that.
+    fn run_some(&self, arrival: Option<Arrival>, broker: &Broker, emit: Emit<'_>) -> bool {
+        let begun = Instant::now();
+        let mut running = self.running.lock();
+        match arrival {
+            Some(arrival) => self.step(&mut running, arrival, broker, emit),
+            None => self.tick(&mut running, broker, emit),
+        }
+        let mut left = DRAIN_MAX - 1;
+        while left > 0 && begun.elapsed() < self.inline_budget {
+            let Some(arrival) = self.inbox.lock().pop_front() else { break };
+            self.step(&mut running, arrival, broker, emit);
+            left -= 1;
+        }
+        let for_others = u32::try_from(self.backlog().min(DRAIN_MAX)).unwrap_or(u32::MAX);
+        running.fast >= FAST_MESSAGES && running.took.saturating_mul(for_others) <= self.inline_budget
     }
 
     /// The next message; none when something inside is due first. Not before he has left who was in the graph when it moved
@@ -440,8 +453,7 @@ impl Dataflow {
     }
 
     fn count_received(&self, message: &Message) {
-        self.metrics.received.iter().for_each(|counter| counter.increment(1));
-        self.metrics.received_bytes.increment(message.payload().len() as u64);
+        self.metrics.received.count(message.payload().len());
     }
 
     /// Runs messages through that were left here, some at a time. Whether that were all, and the graph is still here. Called
@@ -490,6 +502,7 @@ impl Dataflow {
         if running.measured.is_multiple_of(MEASURE_EVERY) {
             self.metrics.latency.record(took.as_secs_f64() * 1000.0);
         }
+        running.took = took;
         running.fast = if took > self.inline_budget { 0 } else { running.fast.saturating_add(1) };
     }
 
@@ -546,8 +559,7 @@ impl Dataflow {
             match translate::message(item, exit, broker, wall) {
                 Ok(derived) => {
                     let derived = exit.dress(derived);
-                    self.metrics.sent.iter().for_each(|counter| counter.increment(1));
-                    self.metrics.sent_bytes.increment(derived.payload().len() as u64);
+                    self.metrics.sent.count(derived.payload().len());
                     match &exit.queue {
                         None => tell(derived, &carry.origins),
                         Some(queue) if exit::ship(queue, &derived, &carry.origins) => {}
@@ -566,7 +578,10 @@ impl Dataflow {
         if let Some(record) = self.cursor.as_ref().and_then(|cursor| cursor.record(kept)) {
             emit(Outcome::Record(record));
         }
-        self.metrics.filtered.increment(std::mem::take(&mut out.filtered));
+        let filtered = std::mem::take(&mut out.filtered);
+        if filtered > 0 {
+            self.metrics.filtered.increment(filtered);
+        }
         if running.may_wait() {
             let due_ms = running.due_ms(wall);
             let waits = |cursor: &Arc<Cursor>| cursor.time_ms(wall.0, self.backlog()) < wall.0;
@@ -717,8 +732,10 @@ impl Dataflow {
         Some(self.warning.lock().clone()).filter(|warning| !warning.is_empty())
     }
 
-    /// Brings the metrics of its operations up to date, unless somebody is in the graph for long.
-    pub fn show_operations(&self) {
+    /// Brings its metrics up to date; those of its operations unless somebody is in the graph for long.
+    pub fn show(&self) {
+        self.metrics.received.show();
+        self.metrics.sent.show();
         if let Some(mut running) = self.running.try_lock_for(SHOW_WAIT) {
             self.operations.show(running.graph.engine());
         }
