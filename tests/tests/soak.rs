@@ -348,12 +348,13 @@ fn watch(soak: &Soak, broker: &Forebay, time: Duration) -> Vec<u64> {
         thread::sleep(Duration::from_secs(1));
         seen.push(resident_bytes(broker));
         if seen.len() % 60 == 0 {
+            let own = soak.own.lock().unwrap();
             println!(
                 "{} min: {} published, {} came, {} again, {} connections, {:.1} MiB",
                 seen.len() / 60,
                 soak.published.iter().map(|count| count.load(Ordering::Relaxed)).sum::<u64>(),
-                soak.own.lock().unwrap().count(),
-                soak.own.lock().unwrap().again,
+                own.count(),
+                own.again,
                 soak.connections.load(Ordering::Relaxed),
                 *seen.last().unwrap() as f64 / f64::from(1 << 20)
             );
