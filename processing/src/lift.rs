@@ -17,8 +17,8 @@ pub fn lift_time(time: clock::HybridLogicalClock) -> Hlc {
     Hlc { secs: timestamp.secs, nanos: timestamp.nanos, counter, node: node_id.into() }
 }
 
-/// What the guest made of what had a timestamp of `node`, which mostly stays. A handle that comes back is taken out of the table, its
-/// bytes are not copied.
+/// What the guest made of it. A handle that comes back is taken out of the table, its bytes are not copied; nor is `node`, who made the
+/// timestamp that went in, when it stays.
 ///
 /// # Errors
 /// The guest handed back a handle that is none of a buffer.

@@ -260,7 +260,7 @@ impl Subscriber<'_> {
     }
 
     /// A member that is there for a while and leaves for good. Not with messages of QoS 2 on their way: nobody else would get
-    /// those [MQTT-4.8.2-5].
+    /// those (MQTT 5, §4.8.2).
     fn run_for_a_while(&mut self, addr: SocketAddr, random: &mut Random) {
         let mut client = Client::connect(addr, &Connect::v5(&self.name));
         self.soak.connections.fetch_add(1, Ordering::Relaxed);

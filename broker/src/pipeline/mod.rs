@@ -384,7 +384,7 @@ impl Dataflow {
     }
 
     /// A message, and those behind it as long as that is no longer than one may take; without one, time passes. Whether the graph is
-    /// fast again: so much that whoever runs others' messages through it is not held up by that.
+    /// fast again: what waits, run through it for others some at a time, holds nobody up for longer than one message may.
     fn run_some(&self, arrival: Option<Arrival>, broker: &Broker, emit: Emit<'_>) -> bool {
         let begun = Instant::now();
         let mut running = self.running.lock();
