@@ -48,18 +48,10 @@ const fn row(
 const GRAPH: &str = "DataflowGraph";
 const ENDPOINT: &str = "DataflowEndpoint";
 const PROFILE: &str = "DataflowProfile";
-const REGISTRY: &str = "RegistryEndpoint";
 const BROKER: &str = "Broker";
 
 /// Every field whose work comes later.
 static PENDING: &[Pending] = &[
-    row(
-        GRAPH,
-        &["spec", "nodes", "[]", "sourceSettings", "assetRef"],
-        Set,
-        Ignored,
-        "no schema is taken from the asset",
-    ),
     row(
         GRAPH,
         &["spec", "nodeConnections", "[]", "from", "schema", "serializationFormat"],
@@ -98,8 +90,6 @@ static PENDING: &[Pending] = &[
         "metrics are served on the admin address",
     ),
     row(PROFILE, &["spec", "diagnostics", "debuggingSettings"], Set, Ignored, "no messages are copied"),
-    row(REGISTRY, &["spec", "trustSettings"], Set, Refused, "checking signatures"),
-    row(REGISTRY, &["spec", "codeSigningCas"], Set, Refused, "checking signatures"),
     row(BROKER, &["spec", "cardinality"], Set, Ignored, "one process serves everything"),
     row(BROKER, &["spec", "diskBackedMessageBuffer"], Set, Ignored, "queues stay in memory"),
     row(

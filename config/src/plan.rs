@@ -4,14 +4,18 @@ use crate::check::DEFAULT;
 use crate::check::graph::connection_source;
 use crate::finding::ResourceId;
 use crate::load::Loaded;
+use crate::read::Located;
+use crate::resource::asset::Asset;
 use crate::resource::common::OperationalMode;
 use crate::resource::endpoint::{DataflowEndpoint, EndpointSettings, HostType, MqttSettings};
 use crate::resource::graph::{
     ArtifactRef, DataflowGraph, DestinationSettings, GraphSettings, HeaderAction, NodeConnection,
-    NodeSettings, OutputSchema,
+    NodeSettings, OutputSchema, SourceSettings,
 };
 use crate::resource::profile::DataflowProfile;
-use crate::resource::registry::{Credentials, RegistryAuthentication, RegistryEndpoint, RegistryHost};
+use crate::resource::registry::{
+    Credentials, RegistryAuthentication, RegistryEndpoint, RegistryHost, TrustedKey,
+};
 use crate::resource::secret::{ConfigMap, Secret};
 use crate::resource::{Resource, Settings, find};
 use crate::topic::{Template, TopicFilter};
@@ -55,6 +59,8 @@ pub struct SourcePlan<'a> {
     pub filters: Vec<TopicFilter>,
     /// Where it reads from.
     pub system: System<'a>,
+    /// The schema of its messages, by its asset.
+    pub schema_ref: Option<&'a str>,
 }
 
 /// What an endpoint is.
@@ -126,6 +132,8 @@ pub struct RegistryPlan<'a> {
     pub plain_http: Option<bool>,
     /// Certificates that vouch for it (`forebay.dev/ca`).
     pub trusted_cas: Option<ConfigMap>,
+    /// Certificates and public keys (PEM) of which one must vouch for what is pulled (`codeSigningCas`, `trustSettings`).
+    pub signers: Option<Vec<u8>>,
     /// Others with the same content (`forebay.dev/mirrors`).
     pub mirrors: &'a [RegistryHost],
 }
@@ -207,7 +215,8 @@ impl<'a> GraphPlan<'a> {
                         System::Remote(_) => Vec::new(),
                     };
                     let data_sources = source.data_sources.iter().map(|text| text.value.clone()).collect();
-                    sources.push(SourcePlan { node: &node.name, data_sources, filters, system });
+                    let schema_ref = planner.asset_schema(source);
+                    sources.push(SourcePlan { node: &node.name, data_sources, filters, system, schema_ref });
                 }
                 NodeSettings::Graph(settings) => stages.push(planner.stage(&node.name, settings)?),
                 NodeSettings::Destination(settings) => {
@@ -271,8 +280,8 @@ struct Names<'n, 'a> {
     destinations: &'n [DestinationPlan<'a>],
 }
 
-impl Names<'_, '_> {
-    fn link<'c>(&self, connection: &'c NodeConnection) -> Option<LinkPlan<'c>> {
+impl<'a> Names<'_, 'a> {
+    fn link(&self, connection: &'a NodeConnection) -> Option<LinkPlan<'a>> {
         let source = |name: &str| self.sources.iter().position(|node| node.node == name);
         let stage = |name: &str| self.stages.iter().position(|node| node.node == name);
         let destination = |name: &str| self.destinations.iter().position(|node| node.node == name);
@@ -282,8 +291,24 @@ impl Names<'_, '_> {
         let from = source(name).map(Start::Source).or(stage(name).map(|at| Start::Part(at, arm)))?;
         let name = connection.to.name.as_str();
         let to = stage(name).map(End::Part).or(destination(name).map(End::Sink))?;
-        let schema = connection.from.schema.as_ref();
-        Some(LinkPlan { from, to, schema_ref: schema.and_then(|schema| schema.schema_ref.as_deref()) })
+        let named = connection.from.schema.as_ref().and_then(|schema| schema.schema_ref.as_deref());
+        let of_asset = || match from {
+            Start::Source(at) => self.sources[at].schema_ref,
+            Start::Part(..) => None,
+        };
+        let schema_ref = named.or_else(of_asset);
+        Some(LinkPlan { from, to, schema_ref })
+    }
+}
+
+/// The schemas that an asset has for what a source takes; for what it names none for, that of its annotation.
+pub(crate) fn asset_schemas<'a>(asset: &'a Resource<Asset>, source: &SourceSettings) -> Vec<&'a str> {
+    let parse = |filter: &Located<String>| TopicFilter::parse(filter).ok();
+    let filters: Vec<TopicFilter> = source.data_sources.iter().filter_map(parse).collect();
+    let schemas = asset.spec.schemas_at(&filters);
+    match schemas.is_empty() {
+        true => asset.meta.settings.schema.as_deref().into_iter().collect(),
+        false => schemas,
     }
 }
 
@@ -306,6 +331,15 @@ impl<'a> Planner<'a> {
                 .map(|parameter| (&*parameter.key.value, &*parameter.value))
                 .collect(),
         })
+    }
+
+    /// The schema that a source's asset names for what it takes.
+    fn asset_schema(&self, source: &SourceSettings) -> Option<&'a str> {
+        let asset = find(&self.loaded.resources.assets, self.namespace, source.asset_ref.as_deref()?)?;
+        match asset_schemas(asset, source)[..] {
+            [schema] => Some(schema),
+            _ => None,
+        }
     }
 
     fn destination(&self, node: &'a str, settings: &'a DestinationSettings) -> Option<DestinationPlan<'a>> {
@@ -374,8 +408,15 @@ impl<'a> Planner<'a> {
         let Some(found) = find(&self.loaded.resources.registries, self.namespace, name) else {
             let host = &BUILT_IN.registry.host;
             let credentials = Credentials::Anonymous;
-            let plan =
-                RegistryPlan { name, host, credentials, plain_http: None, trusted_cas: None, mirrors: &[] };
+            let plan = RegistryPlan {
+                name,
+                host,
+                credentials,
+                plain_http: None,
+                trusted_cas: None,
+                signers: None,
+                mirrors: &[],
+            };
             return (name == DEFAULT).then_some(plan);
         };
         let host = &found.spec.host;
@@ -402,6 +443,22 @@ impl<'a> Planner<'a> {
             None => None,
         };
         let (plain_http, mirrors) = (own.plain_http, own.mirrors.as_slice());
-        Some(RegistryPlan { name, host, credentials, plain_http, trusted_cas, mirrors })
+        let signers = self.signers(&found.spec)?;
+        Some(RegistryPlan { name, host, credentials, plain_http, trusted_cas, signers, mirrors })
+    }
+
+    /// The certificates and keys that a registry's content must be signed by; nothing inside when it need not be signed,
+    /// nothing at all when some cannot be found.
+    fn signers(&self, registry: &RegistryEndpoint) -> Option<Option<Vec<u8>>> {
+        let preview = registry.trust_settings.iter().map(|trust| &trust.trusted_signing_keys);
+        let bundles = preview.chain(&registry.code_signing_cas).map(|key| match key {
+            TrustedKey::Secret(name) => {
+                find(&self.loaded.resources.secrets, self.namespace, name).map(|found| found.whole().joined())
+            }
+            TrustedKey::ConfigMap(name) => find(&self.loaded.resources.config_maps, self.namespace, name)
+                .map(|found| found.whole().joined()),
+        });
+        let bundles = bundles.collect::<Option<Vec<_>>>()?;
+        Some((!bundles.is_empty()).then(|| bundles.join(&b'\n')))
     }
 }

@@ -50,7 +50,7 @@ fn an_unknown_kind_is_named() {
         "kind: Pod",
         &["t.yaml:2:7: error: the kind `Pod` is not known; known are `DataflowGraph`, \
              `DataflowEndpoint`, `DataflowProfile`, `RegistryEndpoint`, `Broker`, `BrokerListener`, \
-             `BrokerAuthentication`, `BrokerAuthorization`, `Secret`, `ConfigMap`"],
+             `BrokerAuthentication`, `BrokerAuthorization`, `Asset`, `Secret`, `ConfigMap`"],
     );
 }
 
@@ -444,8 +444,10 @@ fn what_comes_later_is_told() {
     changed(
         "        endpointRef: default\n        dataSources:",
         "        endpointRef: default\n        assetRef: my-asset\n        dataSources:",
-        &["t.yaml:12:9: note: `spec.nodes[0].sourceSettings.assetRef` is accepted, but not yet \
-             in effect: no schema is taken from the asset"],
+        &[
+            "t.yaml:12:19: warning: `spec.nodes[0].sourceSettings.assetRef` names the Asset `my-asset`, which is not among \
+             the resources: no schema is taken from it",
+        ],
     );
     changed(
         "        name: in\n      to",
@@ -561,4 +563,58 @@ fn a_message_lists_only_so_many_names() {
     let findings = lines(&format!("{GRAPH}---\n{}", registries.join("---\n")));
     assert_eq!(findings.len(), 1);
     assert!(findings[0].ends_with("`registry-14`, `registry-15`, and 5 more"), "{}", findings[0]);
+}
+
+#[test]
+fn an_asset_gives_its_source_a_schema() {
+    let graph = GRAPH.replacen("        dataSources:", "        assetRef: pump\n        dataSources:", 1);
+    let asset = |rest: &str| {
+        format!(
+            "apiVersion: namespaces.deviceregistry.microsoft.com/v1\nkind: Asset\nmetadata:\n  name: pump\n{rest}"
+        )
+    };
+    let of =
+        |name: &str| format!("{{schemaRegistryNamespace: plant, schemaName: {name}, schemaVersion: \"1\"}}");
+    let read = |asset: &str| {
+        let loaded = forebay_config::load_str("t.yaml", &format!("{graph}---\n{REGISTRY}---\n{asset}"));
+        let findings: Vec<String> = loaded.findings.iter().map(ToString::to_string).collect();
+        let plans = loaded.plans();
+        let links = plans.iter().flat_map(|plan| &plan.links);
+        let schemas: Vec<Option<String>> = links.map(|link| link.schema_ref.map(ToOwned::to_owned)).collect();
+        (schemas, findings)
+    };
+    // Of two sets the one that is published where the source listens; the rest of an Asset is for others.
+    let two = format!(
+        "spec:\n  deviceRef: {{deviceName: d, endpointName: e}}\n  datasets:\n    - name: a\n      dataPoints: []\n      \
+         destinations: [{{target: Mqtt, configuration: {{topic: sensor/raw, qos: Qos1}}}}]\n    - name: b\n      topic: {{path: elsewhere}}\n\
+         status:\n  datasets:\n    - name: a\n      messageSchemaReference: {}\n    - name: b\n      messageSchemaReference: {}\n",
+        of("one"),
+        of("two")
+    );
+    assert_eq!(read(&asset(&two)), (vec![Some("aio-sr://plant/one:1".to_owned()), None], vec![]));
+    // Where it is not said what is published where, all of them could be meant.
+    let unclear = format!(
+        "status:\n  datasets:\n    - name: a\n      messageSchemaReference: {}\n    - name: b\n      messageSchemaReference: {}\n",
+        of("one"),
+        of("two")
+    );
+    let (schemas, findings) = read(&asset(&unclear));
+    assert_eq!(schemas, [None, None]);
+    assert!(findings[0].contains("several schemas for these topics: `aio-sr://plant/one:1`"), "{findings:?}");
+    // Away from Azure an annotation says it.
+    let annotated = "  annotations:\n    forebay.dev/schema: aio-sr://plant/own:2\n";
+    assert_eq!(read(&asset(annotated)), (vec![Some("aio-sr://plant/own:2".to_owned()), None], vec![]));
+    let (schemas, findings) = read(&asset("spec: {}\n"));
+    assert_eq!(schemas, [None, None]);
+    assert!(findings[0].contains("which has no schema"), "{findings:?}");
+    let (schemas, findings) =
+        read(&asset("status: {datasets: [{messageSchemaReference: {schemaName: x}}]}\n"));
+    assert_eq!(schemas, Vec::<Option<String>>::new());
+    assert!(
+        findings.iter().any(|finding| {
+            finding
+                .contains("missing field `status.datasets[0].messageSchemaReference.schemaRegistryNamespace`")
+        }),
+        "{findings:?}"
+    );
 }

@@ -168,7 +168,7 @@ stringData:
 }
 
 #[test]
-fn signatures_that_cannot_be_checked_yet_close_the_registry() {
+fn who_may_sign_is_in_a_config_map_or_a_secret_that_exists() {
     check(
         "\
 apiVersion: connectivity.iotoperations.azure.com/v1
@@ -183,11 +183,8 @@ spec:
     - type: ConfigMap
       configMapRef: ca
 ",
-        &[
-            "t.yaml:9:3: error: `spec.codeSigningCas` is not supported yet: checking signatures",
-            "t.yaml:11:21: error: `spec.codeSigningCas[0].configMapRef` names the ConfigMap `ca`, \
-             which does not exist; there is none",
-        ],
+        &["t.yaml:11:21: error: `spec.codeSigningCas[0].configMapRef` names the ConfigMap `ca`, \
+             which does not exist; there is none"],
     );
     check(
         "\

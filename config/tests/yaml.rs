@@ -90,7 +90,7 @@ fn one_finding_stays_on_one_line() {
         "apiVersion: v1\nkind: \"a\\nb\\u001b[31m\"\n",
         &["t.yaml:2:7: error: the kind `a\\nb\\u{1b}[31m` is not known; known are \
              `DataflowGraph`, `DataflowEndpoint`, `DataflowProfile`, `RegistryEndpoint`, `Broker`, \
-             `BrokerListener`, `BrokerAuthentication`, `BrokerAuthorization`, `Secret`, `ConfigMap`"],
+             `BrokerListener`, `BrokerAuthentication`, `BrokerAuthorization`, `Asset`, `Secret`, `ConfigMap`"],
     );
 }
 

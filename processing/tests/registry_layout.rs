@@ -5,45 +5,18 @@ mod registry_support;
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use processing::registry::{Cause, Digest, Endpoint, Location};
-use registry_support::artifact::{self, Pushed};
+use registry_support::artifact;
+use registry_support::layout::{blob_file, layout, write_index};
 use registry_support::{cause_of, forgetful, refusal, run};
-use serde_json::{Value, json};
+use serde_json::json;
 
 const WASM: &[u8] = b"\0asm\x0d\0\x01\0 fahrenheit to celsius";
 const YAML: &[u8] = b"moduleRequirements: {}\n";
-
-/// A layout with the artifacts given by their names.
-fn layout(artifacts: &[(&str, &Pushed)]) -> tempfile::TempDir {
-    let directory = tempfile::tempdir().unwrap();
-    let root = directory.path();
-    fs::create_dir_all(root.join("blobs/sha256")).unwrap();
-    fs::write(root.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
-    let mut entries = Vec::new();
-    for (name, pushed) in artifacts {
-        for blob in pushed.blobs.iter().chain([&pushed.manifest]) {
-            fs::write(blob_file(root, blob), blob).unwrap();
-        }
-        let mut entry = artifact::descriptor(pushed.media_type, &pushed.manifest);
-        entry["annotations"] = json!({"org.opencontainers.image.ref.name": name});
-        entries.push(entry);
-    }
-    write_index(root, &entries);
-    directory
-}
-
-fn write_index(root: &Path, entries: &[Value]) {
-    let index = json!({"schemaVersion": 2, "mediaType": artifact::INDEX, "manifests": entries});
-    fs::write(root.join("index.json"), index.to_string()).unwrap();
-}
-
-fn blob_file(root: &Path, content: &[u8]) -> PathBuf {
-    root.join("blobs/sha256").join(Digest::of(content).hex())
-}
 
 fn at(directory: &Path) -> Endpoint {
     Endpoint::new(Location::Layout(directory.to_owned()))

@@ -28,12 +28,18 @@ pub fn sample_registry() -> Registry {
     registry
 }
 
+/// The sample graph `graph-simple` and the component it names.
+pub fn samples() -> [(&'static str, Artifact); 2] {
+    let graph = Artifact::new(Shape::Graph, "graph-simple.yaml", graph("graph-simple"));
+    let module = Artifact::new(Shape::Module, "temperature.wasm", component("temperature"));
+    [("graph-simple", graph), ("temperature", module)]
+}
+
 /// Pushes the same under a prefix (`""`, or one that ends with a slash).
 pub fn push_samples(registry: &Registry, prefix: &str) {
-    let graph = Artifact::new(Shape::Graph, "graph-simple.yaml", graph("graph-simple"));
-    registry.push(&format!("{prefix}graph-simple"), "1.0.0", &graph);
-    let module = Artifact::new(Shape::Module, "temperature.wasm", component("temperature"));
-    registry.push(&format!("{prefix}temperature"), "1.0.0", &module);
+    for (name, artifact) in samples() {
+        registry.push(&format!("{prefix}{name}"), "1.0.0", &artifact);
+    }
 }
 
 /// The folder with the components. Builds once a process; a second build of unchanged sources takes a moment.

@@ -6,12 +6,17 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{fs, thread};
 
+use serde_json::json;
 use tempfile::TempDir;
 
 use crate::artifact::{Artifact, sha256};
 use crate::pki::Authority;
 use crate::process::Process;
-use crate::{http, wait};
+use crate::{http, repository, wait};
+
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const SIGNATURE: &str = "application/vnd.cncf.notary.signature";
 
 /// A running docker-registry over plain HTTP on loopback; its content goes when it is dropped.
 pub struct Registry {
@@ -98,12 +103,48 @@ impl Registry {
         for blob in [&artifact.config, &artifact.layer] {
             self.push_blob(name, blob, &headers);
         }
-        let manifest = artifact.manifest();
-        headers.push(("Content-Type", "application/vnd.oci.image.manifest.v1+json"));
+        self.push_manifest(name, tag, MANIFEST, &artifact.manifest(), headers);
+    }
+
+    fn push_manifest(&self, name: &str, tag: &str, media_type: &str, text: &str, headers: Vec<(&str, &str)>) {
+        let headers = [headers, vec![("Content-Type", media_type)]].concat();
         let path = format!("/v2/{name}/manifests/{tag}");
         let answer =
-            http::send(self.addr, "PUT", &path, &headers, manifest.as_bytes()).expect("the registry answers");
+            http::send(self.addr, "PUT", &path, &headers, text.as_bytes()).expect("the registry answers");
         assert_eq!(answer.status, 201, "{path}: {}", answer.text());
+    }
+
+    /// Signs a pushed artifact as `notation sign` does, by somebody whom the authority in this directory vouches for.
+    pub fn sign(&self, name: &str, artifact: &Artifact, authority: &Path) {
+        let manifest = artifact.manifest();
+        let digest = sha256(manifest.as_bytes());
+        let mut command = Command::new(repository().join(".tools/clients/bin/python"));
+        command.arg(repository().join("tests/clients/sign.py")).arg(authority);
+        let signed =
+            command.arg(format!("sha256:{digest}")).output().expect("python is there: run tests/setup");
+        assert!(signed.status.success(), "{}", String::from_utf8_lossy(&signed.stderr));
+        let descriptor = |media_type: &str, bytes: &[u8]| json!({"mediaType": media_type, "digest": format!("sha256:{}", sha256(bytes)), "size": bytes.len()});
+        let attached = json!({
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "config": descriptor(SIGNATURE, b"{}"),
+            "layers": [descriptor("application/jose+json", &signed.stdout)],
+            "subject": descriptor(MANIFEST, manifest.as_bytes()),
+        })
+        .to_string();
+        let mut listed = descriptor(MANIFEST, attached.as_bytes());
+        listed["artifactType"] = json!(SIGNATURE);
+        let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [listed]}).to_string();
+        self.push_blob(name, b"{}", &[]);
+        self.push_blob(name, &signed.stdout, &[]);
+        self.push_manifest(
+            name,
+            &format!("sha256:{}", sha256(attached.as_bytes())),
+            MANIFEST,
+            &attached,
+            Vec::new(),
+        );
+        self.push_manifest(name, &format!("sha256-{digest}"), INDEX, &index, Vec::new());
     }
 
     fn push_blob(&self, name: &str, blob: &[u8], headers: &[(&str, &str)]) {

@@ -233,6 +233,37 @@ fn a_registry_over_tls_is_trusted_by_the_certificates_that_its_endpoint_names() 
     assert!(why.contains("TLS failed"), "{why}");
 }
 
+#[test]
+fn nothing_runs_that_is_not_signed_where_signatures_are_wanted() {
+    let registry = operators::sample_registry();
+    let authority = tempfile::TempDir::new().unwrap();
+    let [(graph_name, graph), (module_name, module)] = operators::samples();
+    registry.sign(graph_name, &graph, authority.path());
+    let certificate = std::fs::read_to_string(authority.path().join("ca.pem")).unwrap();
+    let settings = [
+        "codeSigningCas:\n    - type: ConfigMap\n      configMapRef: signers\n",
+        "trustSettings:\n    trustedSigningKeys:\n      type: Secret\n      secretRef: signers\n",
+    ];
+    let [current, preview] = settings.map(|setting| {
+        let endpoint = format!("{}  {setting}", registry_endpoint("registry", registry.addr));
+        let signers = config_map("signers", "ca.crt", &certificate);
+        let secret = signers.replace("kind: ConfigMap", "kind: Secret").replace("\ndata:", "\nstringData:");
+        let graph = dataflow_graph("main-job", "registry", "graph-simple:1.0.0", RAW, PROCESSED);
+        documents(&[endpoint, signers, secret, graph])
+    });
+    let resources = Resources::default().with("all.yaml", &current);
+    let broker = Serve::new().resources(&resources).start_unready();
+    let why = wait_reason(&broker, "main-job", "DataflowGraphModuleDownloadFailed");
+    assert!(why.contains("temperature:1.0.0") && why.contains("nobody has signed its manifest"), "{why}");
+    drop(broker);
+
+    registry.sign(module_name, &module, authority.path());
+    for text in [current, preview] {
+        let resources = Resources::default().with("all.yaml", &text);
+        converts(&Serve::new().resources(&resources).start(), "mqttv5", 1);
+    }
+}
+
 /// The main job's resources against `registry`.
 fn example(registry: &Registry, artifact: &str) -> Resources {
     Resources::default()

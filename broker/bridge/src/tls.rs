@@ -66,14 +66,9 @@ fn roots(endpoint: &RemoteEndpoint) -> Result<RootCertStore, String> {
     const WHERE: &str = "the ConfigMap of `tls.trustedCaCertificateConfigMapRef`";
     let mut roots = RootCertStore::empty();
     if let Some(map) = &endpoint.trusted_cas {
-        let texts = map.data.values().map(String::as_bytes);
-        for text in texts.chain(map.binary_data.values().map(Vec::as_slice)) {
-            for certificate in CertificateDer::pem_slice_iter(text) {
-                let certificate = certificate.map_err(|error| format!("{WHERE} holds no PEM: {error}"))?;
-                roots
-                    .add(certificate)
-                    .map_err(|error| format!("{WHERE} holds a bad certificate: {error}"))?;
-            }
+        for certificate in CertificateDer::pem_slice_iter(&map.joined()) {
+            let certificate = certificate.map_err(|error| format!("{WHERE} holds no PEM: {error}"))?;
+            roots.add(certificate).map_err(|error| format!("{WHERE} holds a bad certificate: {error}"))?;
         }
     }
     if roots.is_empty() {

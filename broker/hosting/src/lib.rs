@@ -38,7 +38,8 @@ pub fn endpoint(plan: &RegistryPlan<'_>) -> Endpoint {
             (Some(false), _) | (None, Some(_)) => PlainHttp::Never,
             (None, None) => PlainHttp::OnLoopback,
         },
-        trusted: plan.trusted_cas.as_ref().map(pem).unwrap_or_default(),
+        trusted: plan.trusted_cas.as_ref().map(ConfigMap::joined).unwrap_or_default(),
+        signers: plan.signers.clone(),
         mirrors: plan.mirrors.iter().map(location).collect(),
         ..Endpoint::new(location(plan.host))
     }
@@ -60,12 +61,6 @@ fn identity_source() -> IdentitySource {
         (Ok(endpoint), Ok(header)) => IdentitySource::Beside { endpoint, header },
         _ => IdentitySource::Machine,
     }
-}
-
-fn pem(map: &ConfigMap) -> Vec<u8> {
-    let texts = map.data.values().map(|text| text.as_bytes());
-    let all: Vec<&[u8]> = texts.chain(map.binary_data.values().map(Vec::as_slice)).collect();
-    all.join(&b'\n')
 }
 
 /// What an operator of a graph may take, and what is logged of what it says.

@@ -39,6 +39,7 @@ const KINDS: &[(&str, &[&str])] = &[
         "BrokerAuthorization",
         &["authorization", "authorizations", "brokerauthorization", "brokerauthorizations"],
     ),
+    ("Asset", &["asset", "assets"]),
     ("Secret", &["secret", "secrets"]),
     ("ConfigMap", &["configmap", "configmaps", "cm"]),
 ];

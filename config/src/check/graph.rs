@@ -1,7 +1,8 @@
 //! Whether a data flow graph can run: its names, its connections, its topics.
 
 use super::{Check, DEFAULT, Found};
-use crate::finding::{Position, Report, list, quoted};
+use crate::finding::{Position, Report, ResourceId, list, quoted};
+use crate::plan::asset_schemas;
 use crate::read::Located;
 use crate::resource::endpoint::{DataflowEndpoint, EndpointSettings, KafkaSettings};
 use crate::resource::graph::{
@@ -85,6 +86,7 @@ impl<'a> Check<'a> {
     fn source(&mut self, graph: &'a Resource<DataflowGraph>, key: &str, source: &SourceSettings) {
         let key = format!("{key}.sourceSettings");
         let (at, name) = (format!("{key}.endpointRef"), &source.endpoint_ref);
+        self.asset(graph, &key, source);
         let Some(kind) = self.endpoint_of(graph, &at, name, EndpointSettings::can_be_source, "source") else {
             return;
         };
@@ -108,6 +110,41 @@ impl<'a> Check<'a> {
                 }
             }
         });
+    }
+
+    /// An asset gives a source its schema, when it names exactly one.
+    fn asset(&mut self, graph: &'a Resource<DataflowGraph>, key: &str, source: &SourceSettings) {
+        let Some(name) = &source.asset_ref else { return };
+        let key = format!("{key}.assetRef");
+        let is_there = |id: &ResourceId| {
+            id.kind == "Asset" && id.namespace == graph.id.namespace && id.name == name.value
+        };
+        // Assets are often kept elsewhere.
+        if !self.resources.declared().any(is_there) {
+            let message = format!(
+                "`{key}` names the Asset {}, which is not among the resources: no schema is taken from it",
+                quoted(name)
+            );
+            return self.tell(graph, |report| report.warning(name.position, key, message));
+        }
+        let Found::Resource(asset) = self.follow(graph, &key, name, "Asset", |r| &r.assets, false) else {
+            return;
+        };
+        let message = match &asset_schemas(asset, source)[..] {
+            [_] => return,
+            [] => format!(
+                "`{key}` names {}, which has no schema: neither does its status name one (`messageSchemaReference`) nor \
+                 its annotation `forebay.dev/schema`",
+                asset.id
+            ),
+            several => format!(
+                "`{key}` names {}, which has several schemas for these topics: {}; say which with `schemaRef` of the \
+                 connection",
+                asset.id,
+                list(several)
+            ),
+        };
+        self.tell(graph, |report| report.warning(name.position, key, message));
     }
 
     fn graph_node(&mut self, graph: &'a Resource<DataflowGraph>, key: &str, settings: &GraphSettings) {

@@ -63,7 +63,7 @@ record! {
         /// Topic filters (MQTT) or topics (Kafka).
         data_sources: Vec<Located<String>> = "dataSources" required(),
         /// The asset that the schema is taken from.
-        asset_ref: Option<String> = "assetRef" optional(),
+        asset_ref: Option<Located<String>> = "assetRef" optional(),
     }
 }
 

@@ -109,7 +109,7 @@ pub struct Settings {
     /// `forebay.dev/mirrors` of a registry: others with the same content that are asked before, without credentials.
     pub mirrors: Vec<RegistryHost>,
     /// `forebay.dev/schema` of a ConfigMap: its one entry is the document of the schema of this name,
-    /// `aio-sr://<namespace>/<name>:<version>`.
+    /// `aio-sr://<namespace>/<name>:<version>`. Of an Asset: the schema of all that it publishes.
     pub schema: Option<String>,
     /// What a Broker sets.
     pub broker: BrokerSettings,
@@ -241,6 +241,7 @@ const OWN: &[(&str, &[&str])] = &[
             "forebay.dev/sys-interval",
         ],
     ),
+    ("Asset", &["forebay.dev/schema"]),
     ("ConfigMap", &["forebay.dev/schema", "forebay.dev/directory"]),
     ("Secret", &["forebay.dev/directory"]),
     ("BrokerListener", &["forebay.dev/address", "forebay.dev/allowed-origins"]),

@@ -2,6 +2,7 @@
 //! (AIO.md §5, §6). This reads one document at a time; what they say about each other is `check`'s.
 
 pub mod access;
+pub mod asset;
 pub mod broker;
 pub mod common;
 pub mod endpoint;
@@ -21,6 +22,7 @@ use crate::read::{Fields, Located, Path};
 use crate::suggest::nearest;
 use crate::yaml::{Node, Value};
 use access::{BrokerAuthentication, BrokerAuthorization};
+use asset::Asset;
 use broker::Broker;
 use endpoint::DataflowEndpoint;
 use graph::DataflowGraph;
@@ -70,6 +72,8 @@ pub struct Resources {
     pub secrets: Vec<Resource<Secret>>,
     /// `ConfigMap`.
     pub config_maps: Vec<Resource<ConfigMap>>,
+    /// `Asset`.
+    pub assets: Vec<Resource<Asset>>,
     /// Every resource that was named, read or not, and where.
     pub(crate) declared: BTreeMap<ResourceId, (Arc<path::Path>, Position)>,
 }
@@ -90,6 +94,12 @@ const CONNECTIVITY: &[&str] =
     &["connectivity.iotoperations.azure.com/v1", "connectivity.iotoperations.azure.com/v1beta1"];
 const MQTT_BROKER: &[&str] =
     &["mqttbroker.iotoperations.azure.com/v1", "mqttbroker.iotoperations.azure.com/v1beta1"];
+const DEVICE_REGISTRY: &[&str] = &[
+    "deviceregistry.microsoft.com/v1",
+    "deviceregistry.microsoft.com/v1beta1",
+    "namespaces.deviceregistry.microsoft.com/v1",
+    "namespaces.deviceregistry.microsoft.com/v1beta1",
+];
 const CORE: &[&str] = &["v1"];
 
 /// The kinds that are read, and the `apiVersion`s of each.
@@ -102,6 +112,7 @@ const KINDS: &[(&str, &[&str])] = &[
     ("BrokerListener", MQTT_BROKER),
     ("BrokerAuthentication", MQTT_BROKER),
     ("BrokerAuthorization", MQTT_BROKER),
+    ("Asset", DEVICE_REGISTRY),
     ("Secret", CORE),
     ("ConfigMap", CORE),
     ("List", CORE),
@@ -188,6 +199,7 @@ impl Resources {
             "BrokerListener" => keep.spec(fields.required("spec"), fields, &mut self.listeners),
             "BrokerAuthentication" => keep.spec(fields.required("spec"), fields, &mut self.authentications),
             "BrokerAuthorization" => keep.spec(fields.required("spec"), fields, &mut self.authorizations),
+            "Asset" => keep.spec(Asset::from_fields(&mut fields), fields, &mut self.assets),
             "Secret" => keep.spec(Secret::from_fields(&mut fields), fields, &mut self.secrets),
             "ConfigMap" => keep.spec(ConfigMap::from_fields(&mut fields), fields, &mut self.config_maps),
             _ => None,

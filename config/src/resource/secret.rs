@@ -50,6 +50,12 @@ impl Secret {
         Ok(SecretValue::new(text))
     }
 
+    /// All entries, one after the other: of certificates or keys, one bundle.
+    pub fn joined(&self) -> Vec<u8> {
+        let all: Vec<&[u8]> = self.entries.values().map(Vec::as_slice).collect();
+        all.join(&b'\n')
+    }
+
     /// Sets an entry.
     pub(crate) fn set(&mut self, key: String, bytes: Vec<u8>) {
         self.entries.insert(key, bytes);
@@ -207,6 +213,13 @@ pub struct ConfigMap {
 }
 
 impl ConfigMap {
+    /// All entries, one after the other: of certificates or keys, one bundle.
+    pub fn joined(&self) -> Vec<u8> {
+        let texts = self.data.values().map(String::as_bytes);
+        let all: Vec<&[u8]> = texts.chain(self.binary_data.values().map(Vec::as_slice)).collect();
+        all.join(&b'\n')
+    }
+
     /// Reads the fields of a ConfigMap document.
     pub(crate) fn from_fields(fields: &mut Fields<'_>) -> Option<Self> {
         fields.ignore(&["immutable"]);

@@ -22,6 +22,7 @@ use tokio::sync::{RwLock, RwLockReadGuard};
 
 use super::manifest::{self, Content, Manifest};
 use super::reference::Target;
+use super::signature::Signature;
 use super::{Auth, Digest, Endpoint, Limits, blocking, observe};
 
 /// The cache. Clones are the same cache.
@@ -91,9 +92,15 @@ impl Cache {
     }
 
     /// Keeps a manifest and what `key` now means; tells whether that is news, and something older can go.
-    pub(super) async fn store(&self, key: &RecordKey, manifest: &Digest, bytes: Bytes) -> bool {
+    pub(super) async fn store(
+        &self,
+        key: &RecordKey,
+        manifest: &Digest,
+        bytes: Bytes,
+        signature: Option<Signature>,
+    ) -> bool {
         let (files, key, manifest) = (Arc::clone(&self.files), key.clone(), manifest.clone());
-        let stored = blocking(move || files.store(&key, &manifest, &bytes)).await;
+        let stored = blocking(move || files.store(&key, &manifest, &bytes, signature)).await;
         self.report(stored.map_err(|cause| io::Error::other(cause.to_string())).flatten()).unwrap_or(false)
     }
 
@@ -121,32 +128,47 @@ struct Files {
     root: PathBuf,
 }
 
-/// What a reference last meant.
+/// What a reference last meant, and what vouched for it.
+struct Named {
+    manifest: Digest,
+    signature: Option<Signature>,
+}
+
+/// The same, as it stands in a file.
 #[derive(Serialize, Deserialize)]
 struct Record {
     format: u32,
     endpoint: String,
     reference: String,
     manifest: String,
+    /// What vouched for it, to be checked anew each time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    signature: Option<Signature>,
 }
 
 const RECORD_FORMAT: u32 = 1;
-const RECORD_BYTES_MAX: u64 = 64 << 10;
+const RECORD_BYTES_MAX: u64 = 256 << 10;
 
 impl Files {
     fn load(&self, key: &RecordKey, limits: &Limits) -> Option<Content> {
-        let manifest_digest = self.record(key)?;
+        let Named { manifest: manifest_digest, signature } = self.record(key)?;
         let manifest = self.blob(&manifest_digest, limits.manifest_bytes_max)?;
         let layer = manifest::parse(&manifest).and_then(Manifest::into_layer).ok()?;
         layer.check_size(limits).ok()?;
         let bytes = self.blob(&layer.digest, layer.size)?;
-        (bytes.len() as u64 == layer.size).then_some(Content { manifest_digest, layer, bytes })
+        (bytes.len() as u64 == layer.size).then_some(Content { manifest_digest, layer, bytes, signature })
     }
 
-    fn store(&self, key: &RecordKey, manifest: &Digest, bytes: &[u8]) -> io::Result<bool> {
-        let before = self.record(key);
-        let path = self.blob_path(manifest);
-        if before.as_ref() == Some(manifest) && self.blob(manifest, bytes.len() as u64).is_some() {
+    fn store(
+        &self,
+        key: &RecordKey,
+        manifest: &Digest,
+        bytes: &[u8],
+        signature: Option<Signature>,
+    ) -> io::Result<bool> {
+        let (path, before) = (self.blob_path(manifest), self.record(key));
+        let same = |named: &Named| named.manifest == *manifest && named.signature == signature;
+        if before.as_ref().is_some_and(same) && self.blob(manifest, bytes.len() as u64).is_some() {
             return Ok(false);
         }
         self.write(&path, bytes)?;
@@ -155,15 +177,17 @@ impl Files {
             endpoint: key.endpoint.clone(),
             reference: key.reference.clone(),
             manifest: manifest.to_string(),
+            signature,
         };
         self.write(&self.record_path(key), &serde_json::to_vec(&record)?)?;
-        Ok(before.is_some_and(|before| before != *manifest))
+        Ok(before.is_some_and(|before| before.manifest != *manifest))
     }
 
-    fn record(&self, key: &RecordKey) -> Option<Digest> {
+    fn record(&self, key: &RecordKey) -> Option<Named> {
         let record = read_record(&self.record_path(key))?;
         let same = record.endpoint == key.endpoint && record.reference == key.reference;
-        same.then(|| record.manifest.parse().ok()).flatten()
+        let manifest = same.then(|| record.manifest.parse().ok()).flatten()?;
+        Some(Named { manifest, signature: record.signature })
     }
 
     /// A blob of at most `max` bytes. One whose content is not what its name says is removed.

@@ -19,6 +19,9 @@ pub struct Endpoint {
     pub plain_http: PlainHttp,
     /// Certificates that vouch for the registry beside the system's own, PEM.
     pub trusted: Vec<u8>,
+    /// Certificates and public keys of those whose signatures count, PEM. Where it is given, nothing is pulled that
+    /// none of them has signed; see [`signature`](super::signature).
+    pub signers: Option<Vec<u8>>,
     /// Registries with the same content that are asked before, in their order, and without credentials.
     pub mirrors: Vec<Location>,
     /// What one pull may take.
@@ -34,6 +37,7 @@ impl Endpoint {
             auth: Auth::Anonymous,
             plain_http: PlainHttp::default(),
             trusted: Vec::new(),
+            signers: None,
             mirrors: Vec::new(),
             limits: Limits::default(),
         }

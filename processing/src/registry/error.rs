@@ -179,6 +179,18 @@ pub enum Cause {
     /// A manifest without content.
     #[error("the manifest has no layer with content")]
     NoContent,
+    /// A signature is wanted, and there is none.
+    #[error("nobody has signed its manifest, {manifest}")]
+    Unsigned {
+        /// The manifest's digest.
+        manifest: Digest,
+    },
+    /// A signature is wanted, and none of those that are there counts; or what is trusted cannot be read.
+    #[error("{detail}")]
+    Untrusted {
+        /// Why not.
+        detail: String,
+    },
     /// A layout directory that cannot be read.
     #[error("{}: {detail}", path.display())]
     Layout {
@@ -244,6 +256,12 @@ impl Cause {
             Cause::AmbiguousIndex { .. } => {
                 "operators do not depend on the platform: name one image by its digest"
             }
+            Cause::Unsigned { .. } => {
+                "the endpoint's codeSigningCas or trustSettings want a signature: sign the artifact by its digest (`notation sign`, or `cosign sign --key` where public keys are trusted)"
+            }
+            Cause::Untrusted { .. } => {
+                "codeSigningCas or trustSettings of the endpoint name, in a Secret or ConfigMap, the certificates (PEM) that issue those of signers, or public keys"
+            }
             Cause::NoContent => "push it with one file, as `oras push REFERENCE FILE:application/wasm`",
             _ => return None,
         };
@@ -263,6 +281,8 @@ impl Cause {
             Cause::NotFound { .. } => "not_found",
             Cause::DigestMismatch { .. } | Cause::SizeMismatch { .. } => "mismatch",
             Cause::TooLarge { .. } => "too_large",
+            Cause::Unsigned { .. } => "unsigned",
+            Cause::Untrusted { .. } => "untrusted",
             Cause::Protocol { .. }
             | Cause::Malformed { .. }
             | Cause::AmbiguousIndex { .. }

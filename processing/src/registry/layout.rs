@@ -18,10 +18,16 @@ use serde::Deserialize;
 
 use super::manifest::{self, Content, Index, Manifest};
 use super::reference::{Selector, Target};
+use super::signature::{self, Trust};
 use super::{Cause, Digest, Limits};
 
-/// Reads what `target` names in the layout at `dir`.
-pub(super) fn read(dir: &Path, target: &Target, limits: &Limits) -> Result<Content, Cause> {
+/// Reads what `target` names in the layout at `dir`, if somebody whom `trust` names, where it names any, has signed it.
+pub(super) fn read(
+    dir: &Path,
+    target: &Target,
+    limits: &Limits,
+    trust: Option<&Trust>,
+) -> Result<Content, Cause> {
     let layout = Layout::open(dir, limits)?;
     let index = layout.index()?;
     let entry = find(index.entries(), target)?;
@@ -33,12 +39,19 @@ pub(super) fn read(dir: &Path, target: &Target, limits: &Limits) -> Result<Conte
     }
     let layer = manifest.into_layer()?;
     layer.check_size(limits)?;
+    let signature = match trust {
+        Some(trust) => {
+            Some(trust.judge(&manifest_digest, signature::in_layout(&layout, &manifest_digest, trust)?)?)
+        }
+        None => None,
+    };
     let bytes = layout.blob("the layer", &layer.digest, limits.blob_bytes_max, "blob_bytes_max")?;
     layer.expect_size(bytes.len() as u64)?;
-    Ok(Content { manifest_digest, layer, bytes: bytes.into() })
+    Ok(Content { manifest_digest, layer, bytes: bytes.into(), signature })
 }
 
-struct Layout<'a> {
+/// An opened layout.
+pub(super) struct Layout<'a> {
     /// Without links, so that it can be told what is inside.
     root: PathBuf,
     limits: &'a Limits,
@@ -59,7 +72,7 @@ impl<'a> Layout<'a> {
         Ok(layout)
     }
 
-    fn index(&self) -> Result<Index, Cause> {
+    pub(super) fn index(&self) -> Result<Index, Cause> {
         let path = self.file("index.json");
         let bytes =
             self.capped(&path, "`index.json`", self.limits.manifest_bytes_max, "manifest_bytes_max")?;
@@ -69,11 +82,11 @@ impl<'a> Layout<'a> {
         }
     }
 
-    fn manifest(&self, digest: &Digest) -> Result<Vec<u8>, Cause> {
+    pub(super) fn manifest(&self, digest: &Digest) -> Result<Vec<u8>, Cause> {
         self.blob("the manifest", digest, self.limits.manifest_bytes_max, "manifest_bytes_max")
     }
 
-    fn blob(
+    pub(super) fn blob(
         &self,
         what: &'static str,
         digest: &Digest,

@@ -15,6 +15,7 @@ use oci_client::manifest::{
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use super::signature::Signature;
 use super::{Cause, Digest, Limits};
 
 /// Manifest media types that are understood, for the Accept header.
@@ -27,6 +28,8 @@ pub(super) struct Content {
     pub manifest_digest: Digest,
     pub layer: Layer,
     pub bytes: Bytes,
+    /// The signature that counted, where one was asked for.
+    pub signature: Option<Signature>,
 }
 
 /// The layer that holds an artifact's content.
@@ -108,7 +111,10 @@ impl Layer {
         Err(Cause::SizeMismatch { what: "the layer", expected: self.size, actual, at_least: false })
     }
 
-    fn from_descriptor(descriptor: OciDescriptor, artifact_type: Option<String>) -> Result<Layer, Cause> {
+    pub(super) fn from_descriptor(
+        descriptor: OciDescriptor,
+        artifact_type: Option<String>,
+    ) -> Result<Layer, Cause> {
         let size = u64::try_from(descriptor.size)
             .map_err(|_| malformed(format!("a layer has the size {}", descriptor.size)))?;
         Ok(Layer {

@@ -17,6 +17,9 @@
 //! | 401, 403, 404, a TLS failure, a digest or size that does not match, anything malformed or too large | the error: the registry has spoken, and its answer is not papered over |
 //! | the reference is a digest, pulled here before | the cached bytes, without asking: they cannot have changed |
 //!
+//! Where the endpoint names [signers](Endpoint::signers), what it gives must be [signed](signature) by one of them: what the
+//! cache holds is checked against its signature each time, and is not used without one.
+//!
 //! Bytes from the cache are checked against their digest each time; a damaged file is removed and fetched
 //! again.
 
@@ -29,6 +32,7 @@ mod layout;
 mod manifest;
 mod observe;
 mod reference;
+pub mod signature;
 mod wire;
 
 use std::collections::HashMap;
@@ -49,6 +53,7 @@ pub use observe::describe_metrics;
 use cache::{Cache, RecordKey};
 use manifest::{Content, Layer, Manifest};
 use reference::{Selector, Target};
+use signature::Trust;
 use wire::Wire;
 
 /// One pulled artifact: the bytes of its first layer that is not an empty placeholder, and where they come
@@ -125,7 +130,7 @@ impl Registry {
                 (_, Selector::Digest(digest)) => Ok(digest.clone()),
                 (Location::Layout(dir), _) => {
                     let (dir, target, limits) = (dir.clone(), target.clone(), endpoint.limits.clone());
-                    Ok(blocking(move || layout::read(&dir, &target, &limits)).await??.manifest_digest)
+                    Ok(blocking(move || layout::read(&dir, &target, &limits, None)).await??.manifest_digest)
                 }
                 (Location::Remote { .. }, _) => self.digest_from_any(asked(endpoint, reference)?).await,
             }
@@ -144,9 +149,12 @@ impl Registry {
         let full = target.to_string();
         match &endpoint.location {
             Location::Layout(dir) => {
-                let (dir, target, limits) = (dir.clone(), target.clone(), endpoint.limits.clone());
-                let read = blocking(move || layout::read(&dir, &target, &limits));
-                let content = within(limit_of(endpoint), async { read.await? }).await;
+                let (dir, target, endpoint) = (dir.clone(), target.clone(), endpoint.clone());
+                let limit = limit_of(&endpoint);
+                let read = blocking(move || {
+                    layout::read(&dir, &target, &endpoint.limits, trust_of(&endpoint)?.as_ref())
+                });
+                let content = within(limit, async { read.await? }).await;
                 content
                     .map(|content| artifact(full.clone(), content, false))
                     .map_err(|cause| RegistryError::new(full, cause))
@@ -196,7 +204,7 @@ impl Registry {
     ) -> Result<Artifact, RegistryError> {
         let record = RecordKey::new(endpoint, target);
         if let (Selector::Digest(_), Some(cache)) = (&target.selector, &self.cache)
-            && let Some(content) = cache.load(&record, &endpoint.limits).await
+            && let Some(content) = cached(cache, &record, endpoint).await
         {
             return Ok(artifact(full, content, true));
         }
@@ -211,7 +219,7 @@ impl Registry {
         let Some(cache) = self.cache.as_ref().filter(|_| error.cause().registry_is_away()) else {
             return Err(error);
         };
-        let Some(content) = cache.load(&record, &endpoint.limits).await else {
+        let Some(content) = cached(cache, &record, endpoint).await else {
             return Err(error);
         };
         let digest = &content.layer.digest;
@@ -230,6 +238,13 @@ impl Registry {
         let wire = Wire::new(endpoint, target).await?;
         let (bytes, manifest_digest) = self.fetch_manifest(&wire, &target.selector).await?;
         let layer = manifest::parse(&bytes)?.into_layer()?;
+        let signature = match trust_of(endpoint)? {
+            Some(trust) => {
+                let found = signature::over_the_wire(&wire, &manifest_digest, &trust).await?;
+                Some(trust.judge(&manifest_digest, found)?)
+            }
+            None => None,
+        };
         // Held until the record stands: pruning must not take blobs that no record names yet.
         let writing = match &self.cache {
             Some(cache) => Some(cache.begin_write().await),
@@ -237,13 +252,13 @@ impl Registry {
         };
         let content_bytes = self.fetch_layer(&wire, &layer, &endpoint.limits).await?;
         if let Some(cache) = &self.cache {
-            let superseded = cache.store(record, &manifest_digest, bytes).await;
+            let superseded = cache.store(record, &manifest_digest, bytes, signature.clone()).await;
             drop(writing);
             if superseded {
                 cache.prune().await;
             }
         }
-        Ok(Content { manifest_digest, layer, bytes: content_bytes })
+        Ok(Content { manifest_digest, layer, bytes: content_bytes, signature })
     }
 
     /// The image manifest and its digest. An index that lists a single image stands for that image.
@@ -300,6 +315,27 @@ impl Transfers {
 /// Who is asked for a reference, in that order: mirrors, and then the registry.
 fn asked(endpoint: &Endpoint, reference: &str) -> Result<Vec<(Endpoint, Target)>, Cause> {
     endpoint.all().map(|asked| Target::resolve(&asked, reference).map(|target| (asked, target))).collect()
+}
+
+/// Whose signatures count at an endpoint; nobody's are asked for where it names none.
+fn trust_of(endpoint: &Endpoint) -> Result<Option<Trust>, Cause> {
+    endpoint.signers.as_deref().map(Trust::read).transpose()
+}
+
+/// What the cache has for a reference, if those who vouch for it count now.
+async fn cached(cache: &Cache, record: &RecordKey, endpoint: &Endpoint) -> Option<Content> {
+    let content = cache.load(record, &endpoint.limits).await?;
+    let Some(trust) = trust_of(endpoint).transpose() else { return Some(content) };
+    let signature = content.signature.as_ref()?;
+    let checked = trust.map_err(|cause| cause.to_string());
+    match checked.and_then(|trust| trust.check(&content.manifest_digest, signature)) {
+        Ok(()) => Some(content),
+        Err(fault) => {
+            let digest = &content.manifest_digest;
+            tracing::warn!(%digest, "what the registry cache holds is not used: its signature does not count: {fault}");
+            None
+        }
+    }
 }
 
 fn nobody() -> Cause {

@@ -8,6 +8,7 @@ use std::error::Error;
 use std::fmt::Write;
 
 use bytes::Bytes;
+use oci_client::manifest::OCI_IMAGE_INDEX_MEDIA_TYPE;
 use parking_lot::Mutex;
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use reqwest::{Certificate, Client, Response, StatusCode, Url, redirect};
@@ -99,6 +100,14 @@ impl Wire {
         }
         let digest = asked.unwrap_or_else(|| Digest::of(&bytes));
         Ok((bytes, digest))
+    }
+
+    /// The index of what is attached to a manifest and of this type (OCI distribution 1.1, "Listing referrers").
+    pub(super) async fn referrers(&self, manifest: &Digest, artifact_type: &str) -> Result<Bytes, Cause> {
+        let (what, max) = ("the list of signatures", self.limits.manifest_bytes_max);
+        let url = format!("{}/referrers/{manifest}?artifactType={artifact_type}", self.base);
+        let response = self.get(&url, OCI_IMAGE_INDEX_MEDIA_TYPE, what).await?;
+        self.read(response, max).await?.within(what, max, "manifest_bytes_max")
     }
 
     /// The layer's bytes, as long as stated and with the digest stated.

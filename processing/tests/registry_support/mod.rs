@@ -5,6 +5,8 @@ pub mod artifact;
 pub mod counting;
 pub mod docker;
 pub mod faulty;
+pub mod layout;
+pub mod signed;
 
 use std::path::Path;
 use std::process::Command;

@@ -40,12 +40,7 @@ pub fn common(
     config.set("reconnect.backoff.max.ms", "5000").set("socket.keepalive.enable", "true");
     let encrypted = settings.tls.mode == OperationalMode::Enabled;
     if encrypted && let Some(map) = &endpoint.trusted_cas {
-        let texts = map
-            .data
-            .values()
-            .cloned()
-            .chain(map.binary_data.values().map(|bytes| String::from_utf8_lossy(bytes).into_owned()));
-        let pem = texts.collect::<Vec<_>>().join("\n");
+        let pem = String::from_utf8_lossy(&map.joined()).into_owned();
         if !pem.contains("BEGIN CERTIFICATE") {
             return Err(unusable(
                 "the ConfigMap of `tls.trustedCaCertificateConfigMapRef` holds no certificate".to_owned(),
