@@ -107,6 +107,19 @@ pub struct Opened {
     pub wait: Result<u64, ReasonCode>,
     /// All its subscriptions are persisted.
     pub persisted: bool,
+    /// What was before, for when it cannot be written down.
+    before: Before,
+}
+
+/// What an opening changed.
+#[derive(Debug, Default)]
+struct Before {
+    /// The expiry of a session that goes on.
+    expiry: Option<u32>,
+    /// A session on disk that ended by it.
+    ended: Option<u64>,
+    /// It was in memory only.
+    in_memory: bool,
 }
 
 impl Broker {
@@ -269,6 +282,11 @@ impl Broker {
             client
         });
         let mut state = client.lock();
+        let before = Before {
+            expiry: present.then_some(state.session.expiry),
+            ended,
+            in_memory: !state.session.is_durable(),
+        };
         state.session.expiry = expiry;
         state.session.will = will;
         let (wait, persisted) = self.persist_opening(&mut state.session, ended, persist);
@@ -276,7 +294,25 @@ impl Broker {
         drop(state);
         self.metrics.total_sessions.set(clients.len() as f64);
         self.metrics.connected_sessions.increment(1);
-        Opened { client, number, present, left, wait, persisted }
+        Opened { client, number, present, left, wait, persisted, before }
+    }
+
+    /// A connection comes to nothing, since what it was to change cannot be written down. A session that went on is what it
+    /// was, a new one is not. Returns what is left behind.
+    pub fn give_up(&self, opened: &Opened, now: Millis) -> Left {
+        if let (Some(session), Some(persistence)) = (opened.before.ended, self.persistence()) {
+            // It is gone here, and must not come back.
+            persistence.note(vec![Event::SessionEnded { session }]);
+        }
+        let mut state = opened.client.lock();
+        if state.own(opened.number).is_some() {
+            state.session.expiry = opened.before.expiry.unwrap_or(0);
+            if opened.before.in_memory {
+                state.session.persist_no_more();
+            }
+        }
+        drop(state);
+        self.close(&opened.client, opened.number, now, false)
     }
 
     /// Writes down that a session opens, if it is one of those that are, and that the one before has ended. What to wait

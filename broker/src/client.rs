@@ -271,6 +271,12 @@ impl State {
         }
     }
 
+    /// The connection ends, and gets none of the answers that wait.
+    pub fn leave_unanswered(&mut self, reason: ReasonCode) {
+        self.owed.clear();
+        self.kick(reason);
+    }
+
     /// Answers that wait.
     pub fn owed(&self) -> usize {
         self.owed.get().map_or(0, VecDeque::len)
@@ -283,9 +289,9 @@ impl State {
 
     /// Sends the answers whose records are written.
     pub fn settle(&mut self, persistence: &Persistence) {
-        let told = persistence.told();
+        let is_due = |owed: &mut Owed| persistence.is_decided(owed.number);
         while let Some(Owed { number, answer }) =
-            self.owed.get_mut().and_then(|owed| owed.pop_front_if(|owed| owed.number <= told))
+            self.owed.get_mut().and_then(|owed| owed.pop_front_if(is_due))
         {
             self.write(answer, number > 0 && persistence.is_refused(number));
         }

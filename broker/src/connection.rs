@@ -364,7 +364,7 @@ impl Connection {
 }
 
 /// Publishes what a connection or session that has ended leaves behind.
-fn publish_left(broker: &Broker, left: &Left) {
+pub fn publish_left(broker: &Broker, left: &Left) {
     if left.will.is_none() && left.orphans.is_empty() {
         return;
     }

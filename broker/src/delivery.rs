@@ -8,7 +8,7 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Weak};
 
 use broker_core::durable::{Entry, Progress};
-use broker_core::packet::PacketId;
+use broker_core::packet::{PacketId, ReasonCode};
 use broker_store::{Committed, Event, Failed, Lsn, Taker};
 
 use crate::broker::Broker;
@@ -29,28 +29,39 @@ struct Load {
 
 /// Works off `jobs` until the broker is gone.
 pub fn run(broker: &Weak<Broker>, persistence: &Arc<Persistence>, jobs: &Receiver<Job>) {
-    let mut delivery = Delivery { persistence: Arc::clone(persistence), loads: HashMap::new() };
+    let mut delivery = Delivery::new(persistence);
     while let Ok(job) = jobs.recv() {
         let Some(broker) = broker.upgrade() else { return };
-        let mut turn = Turn::begin(&broker, clock::monotonic());
-        match job {
-            Job::Committed(records) => delivery.committed(records, &mut turn),
-            Job::Failed(records) => delivery.failed(&records, &mut turn),
-            Job::Fill(client) => delivery.fill(&client, &mut turn),
-            Job::Feed(cursor) => delivery.feed(&cursor, &mut turn),
-        }
-        turn.finish();
-        persistence.wake();
+        delivery.work(&broker, job);
     }
 }
 
-struct Delivery {
+/// What the delivering thread remembers.
+pub struct Delivery {
     persistence: Arc<Persistence>,
     /// By the number of the record that they wait for.
     loads: HashMap<u64, Load>,
 }
 
 impl Delivery {
+    /// With nothing on its way.
+    pub fn new(persistence: &Arc<Persistence>) -> Self {
+        Self { persistence: Arc::clone(persistence), loads: HashMap::new() }
+    }
+
+    /// Does one job.
+    pub fn work(&mut self, broker: &Broker, job: Job) {
+        let mut turn = Turn::begin(broker, clock::monotonic());
+        match job {
+            Job::Committed(records) => self.committed(records, &mut turn),
+            Job::Failed(records, kept) => self.failed(&records, kept, &mut turn),
+            Job::Fill(client) => self.fill(&client, &mut turn),
+            Job::Feed(cursor) => self.feed(&cursor, &mut turn),
+        }
+        turn.finish();
+        self.persistence.wake();
+    }
+
     fn committed(&mut self, records: Vec<Committed>, turn: &mut Turn<'_>) {
         for Committed { first, events, token } in records {
             let last = first.plus(events.len().saturating_sub(1) as u64);
@@ -135,17 +146,21 @@ impl Delivery {
         }
     }
 
-    fn failed(&mut self, records: &[Failed], turn: &mut Turn<'_>) {
-        for Failed { first, events, token, .. } in records {
+    fn failed(&mut self, records: &[Failed], kept: Option<Lsn>, turn: &mut Turn<'_>) {
+        for Failed { first, events, token, settled } in records {
             for event in events {
                 self.undo(event, turn.broker());
+                if !settled {
+                    leave_open(event, turn.broker());
+                }
             }
             let last = first.plus(events.len().saturating_sub(1) as u64);
             if let Some(Load { client, .. }) = self.loads.remove(&first.0) {
                 client.lock().session.durable().into_iter().for_each(|durable| durable.not_loaded());
             }
             self.persistence.refuse(first.0);
-            self.persistence.tell(last.0);
+            // What is kept is not told, though it is older: nobody may take it for written.
+            self.persistence.tell(kept.map_or(last.0, |kept| last.0.min(kept.0 - 1)));
             settle(*token, &self.persistence, turn);
         }
     }
@@ -333,6 +348,16 @@ impl Found {
             progress: if self.received { Progress::Received } else { Progress::Ready },
             dup: self.old,
         }
+    }
+}
+
+/// A QoS 2 message whose record failed, and may be found on the disk all the same should the process end now, is neither taken nor
+/// refused: its client, told either, would use the identifier for another one, which would then be taken for this one. It is sent
+/// away instead, and sends the message again.
+fn leave_open(event: &Event, broker: &Broker) {
+    let Event::Stored { from: Some((session, _)), .. } = event else { return };
+    if let Some(client) = broker.client(*session) {
+        client.lock().leave_unanswered(ReasonCode::UnspecifiedError);
     }
 }
 

@@ -8,19 +8,20 @@ use std::time::Duration;
 use broker_core::Millis;
 use broker_core::message::Message;
 use broker_core::packet::{
-    self, ConnAck, Connect, DecodedConnect, PropertiesBuilder, Property, ReasonCode, Version,
+    self, ConnAck, Connect, Decoded, DecodedConnect, Packet, PropertiesBuilder, Property, ReasonCode, Version,
 };
 use broker_core::session::{Link, Will};
 use bytes::Bytes;
 
 use crate::auth::access::Access;
 use crate::auth::policy::Principal;
-use crate::auth::{Credentials, Identity, category};
+use crate::auth::{Challenge, Credentials, Identity, Refusal, Step, category};
 use crate::broker::{Broker, Opened, Opening};
 use crate::client::Arrival;
+use crate::connection::publish_left;
 use crate::limits::Limits;
 use crate::listener::Port;
-use crate::reauthentication::Login;
+use crate::reauthentication::{self, Login};
 use crate::transport::Transport;
 use crate::{clock, metrics};
 
@@ -47,6 +48,15 @@ pub struct Established {
     pub access: Option<Arc<Access>>,
     /// How it may prove anew who it is, if it has a method for that.
     pub login: Option<Box<Login>>,
+}
+
+/// Who a client is, and what follows from it.
+struct Admitted {
+    identity: Identity,
+    access: Option<Arc<Access>>,
+    login: Option<Box<Login>>,
+    /// What its authentication method has to say at last.
+    last_word: Option<Vec<u8>>,
 }
 
 /// Where a CONNECT came in.
@@ -85,7 +95,20 @@ pub async fn establish(
 /// Reads until `bytes` hold a CONNECT, or what can never become one.
 async fn read_connect(broker: &Broker, socket: &Transport, bytes: &mut Vec<u8>) -> io::Result<()> {
     let limits = connect_limits(&broker.limits);
-    loop {
+    let is_whole = |bytes: &[u8]| {
+        !matches!(packet::decode_connect(bytes, &limits), Ok(DecodedConnect::Incomplete { .. }))
+    };
+    read_until(broker, socket, bytes, is_whole).await
+}
+
+/// Reads until `bytes` hold what is waited for.
+async fn read_until(
+    broker: &Broker,
+    socket: &Transport,
+    bytes: &mut Vec<u8>,
+    is_whole: impl Fn(&[u8]) -> bool,
+) -> io::Result<()> {
+    while !is_whole(bytes) {
         socket.readable().await?;
         let mut chunk = [0; 2048];
         match socket.try_read(&mut chunk) {
@@ -97,10 +120,8 @@ async fn read_connect(broker: &Broker, socket: &Transport, bytes: &mut Vec<u8>) 
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Err(error) => return Err(error),
         }
-        if !matches!(packet::decode_connect(bytes, &limits), Ok(DecodedConnect::Incomplete { .. })) {
-            return Ok(());
-        }
     }
+    Ok(())
 }
 
 fn connect_limits(limits: &Limits) -> packet::Limits {
@@ -124,8 +145,9 @@ impl Entrance<'_> {
             }
         };
         let version = connect.version;
-        match self.accept(&connect).await {
-            Ok(established) => Some(Established { rest: bytes[taken..].to_vec(), ..established }),
+        let mut rest = bytes[taken..].to_vec();
+        match self.accept(&connect, &mut rest).await {
+            Ok(established) => Some(Established { rest, ..established }),
             Err(reason) => {
                 metrics::packet_refused("connect");
                 send(
@@ -139,18 +161,21 @@ impl Entrance<'_> {
         }
     }
 
-    /// Finds out who the client is, and whether it may connect.
+    /// Finds out who the client is, and whether it may connect. What the client sends meanwhile is taken from `rest`.
     async fn admit(
         &self,
         connect: &Connect<'_>,
         client_id: &str,
-    ) -> Result<(Identity, Option<Arc<Access>>, Option<Box<Login>>), ReasonCode> {
+        rest: &mut Vec<u8>,
+    ) -> Result<Admitted, ReasonCode> {
         let settings = self.port.settings();
         let method = connect.properties.authentication_method();
         let Some(authentication) = &settings.authentication else {
             return match method {
                 Some(_) => Err(ReasonCode::BadAuthenticationMethod), // none is configured [MQTT-4.12.0-1] [MQTT-4.12.0-4]
-                None => Ok((Identity::default(), None, None)),
+                None => {
+                    Ok(Admitted { identity: Identity::default(), access: None, login: None, last_word: None })
+                }
             };
         };
         let category = category::asked(connect.properties.user_properties());
@@ -167,9 +192,14 @@ impl Entrance<'_> {
             tracing::info!(%peer, client = client_id, "a client is not let in: {why}");
             Err(reason)
         };
-        let authenticated = authentication.authenticate(&credentials, category);
-        let identity = match tokio::time::timeout(AUTHENTICATION_LIMIT, authenticated).await {
-            Ok(Ok(identity)) => identity,
+        let authenticated = async {
+            match authentication.authenticate(&credentials, category).await? {
+                Step::Known(identity) => Ok((identity, None)),
+                Step::Challenge(challenge) => self.challenge(connect, challenge, rest).await,
+            }
+        };
+        let (identity, last_word) = match tokio::time::timeout(AUTHENTICATION_LIMIT, authenticated).await {
+            Ok(Ok(known)) => known,
             Ok(Err(refusal)) => return refuse(refusal.reason, &refusal.why),
             Err(_) => {
                 return refuse(ReasonCode::ServerUnavailable, "it takes too long to find out who it is");
@@ -195,7 +225,50 @@ impl Entrance<'_> {
         }
         tracing::debug!(%peer, client = client_id, user = identity.username, "a client is who it says");
         let login = method.map(|method| Box::new(Login::new(method, self.port, category, client_id)));
-        Ok((identity, access, login))
+        Ok(Admitted { identity, access, login, last_word })
+    }
+
+    /// Tells the client what its authentication method has to say, and takes its answer [MQTT-4.12.0-2].
+    async fn challenge(
+        &self,
+        connect: &Connect<'_>,
+        challenge: Challenge,
+        rest: &mut Vec<u8>,
+    ) -> Result<(Identity, Option<Vec<u8>>), Refusal> {
+        let refused = |reason, why: &str| Refusal { reason, why: why.to_owned() };
+        let method = connect.properties.authentication_method();
+        let mut out = Vec::new();
+        reauthentication::auth(ReasonCode::ContinueAuthentication, method, Some(challenge.data()), &mut out);
+        if out.len() > packet_size_max(connect) {
+            return Err(refused(
+                ReasonCode::PacketTooLarge,
+                "it takes no packet large enough for its method",
+            ));
+        }
+        self.broker.metrics.packets_sent.increment(1);
+        let gone = |_| refused(ReasonCode::UnspecifiedError, "it left before it was known");
+        self.socket.write_all(&out).await.map_err(gone)?;
+        let limits = connect_limits(&self.broker.limits);
+        let answered = read_until(self.broker, self.socket, rest, |bytes| {
+            !matches!(packet::decode(bytes, connect.version, &limits), Ok(Decoded::Incomplete { .. }))
+        });
+        // It has as long as it had for CONNECT.
+        let limit = Duration::from_millis(self.broker.limits.connect_ms_max);
+        let late = |_| refused(ReasonCode::NotAuthorized, "it did not go on with its authentication in time");
+        tokio::time::timeout(limit, answered).await.map_err(late)?.map_err(gone)?;
+        let (answer, taken) = match packet::decode(rest, connect.version, &limits) {
+            Ok(Decoded::Packet(Packet::Auth(auth), taken)) => {
+                let goes_on = auth.reason == ReasonCode::ContinueAuthentication
+                    && auth.properties.authentication_method() == method;
+                (goes_on.then(|| auth.properties.authentication_data().unwrap_or_default().to_vec()), taken)
+            }
+            _ => (None, 0),
+        };
+        rest.drain(..taken);
+        self.broker.metrics.packets_received.increment(1);
+        let answer = answer
+            .ok_or_else(|| refused(ReasonCode::ProtocolError, "it did not go on with its authentication"))?;
+        challenge.answer(&answer).map(|(identity, last)| (identity, Some(last)))
     }
 
     /// Whether nothing has changed since the client was admitted that would have sent it away.
@@ -210,7 +283,7 @@ impl Entrance<'_> {
             }
     }
 
-    async fn accept(&self, connect: &Connect<'_>) -> Result<Established, ReasonCode> {
+    async fn accept(&self, connect: &Connect<'_>, rest: &mut Vec<u8>) -> Result<Established, ReasonCode> {
         let broker = self.broker;
         broker.metrics.packets_received.increment(1);
         let properties = &connect.properties;
@@ -221,7 +294,7 @@ impl Entrance<'_> {
         }
         let assigned = connect.client_id.is_empty();
         let client_id: Box<str> = if assigned { broker.assign_client_id() } else { connect.client_id.into() };
-        let (identity, access, login) = self.admit(connect, &client_id).await?;
+        let Admitted { identity, access, login, last_word } = self.admit(connect, &client_id, rest).await?;
         let now = clock::monotonic();
         let asked = match (v5, connect.clean_start) {
             (true, _) => properties.session_expiry().unwrap_or(0),
@@ -252,11 +325,16 @@ impl Entrance<'_> {
             opened.client.lock().kick(ReasonCode::AdministrativeAction);
         }
         if let Err(reason) = written(broker, &opened).await {
-            opened.client.lock().session.expiry = 0;
-            broker.close(&opened.client, opened.number, now, false);
+            let left = broker.give_up(&opened, clock::monotonic());
+            [&opened.left, &left].into_iter().for_each(|left| publish_left(broker, left));
             return Err(reason);
         }
-        let connack = connack(connect, &opened, broker, (expiry != asked).then_some(expiry), keep_alive_set);
+        let told = Told {
+            expiry: (expiry != asked).then_some(expiry),
+            keep_alive: keep_alive_set,
+            authentication: last_word.as_deref(),
+        };
+        let connack = connack(connect, &opened, broker, told);
         self.begin(connect, &opened, &connack, access.as_deref(), now)?;
         if let Some(persistence) = broker.persistence() {
             persistence.fill(&opened.client);
@@ -301,7 +379,8 @@ impl Entrance<'_> {
         if connack.len() > link.packet_size_max {
             // Not even that may be said [MQTT-3.1.2-24].
             drop(guard);
-            broker.close(&opened.client, opened.number, now, false);
+            let left = broker.close(&opened.client, opened.number, now, false);
+            [&opened.left, &left].into_iter().for_each(|left| publish_left(broker, left));
             return Err(ReasonCode::PacketTooLarge);
         }
         state.outbox.buffer().extend_from_slice(connack);
@@ -342,15 +421,17 @@ fn keep_alive(connect: &Connect<'_>, limits: &Limits) -> (u16, Option<u16>) {
     }
 }
 
-/// The CONNACK of a connection that is accepted; with less in it where the client takes no more [MQTT-3.2.2-19]
-/// [MQTT-3.2.2-20]. Without a method in CONNECT there is none in it [MQTT-4.12.0-6].
-fn connack(
-    connect: &Connect<'_>,
-    opened: &Opened,
-    broker: &Broker,
+/// What a client is told of its connection, where it is not what it asked for.
+struct Told<'a> {
     expiry: Option<u32>,
     keep_alive: Option<u16>,
-) -> Vec<u8> {
+    /// The last word of its authentication method.
+    authentication: Option<&'a [u8]>,
+}
+
+/// The CONNACK of a connection that is accepted; with less in it where the client takes no more [MQTT-3.2.2-19]
+/// [MQTT-3.2.2-20]. Without a method in CONNECT there is none in it [MQTT-4.12.0-6].
+fn connack(connect: &Connect<'_>, opened: &Opened, broker: &Broker, told: Told<'_>) -> Vec<u8> {
     let limits = &broker.limits;
     let client = opened.client.id_text();
     let mut said = PropertiesBuilder::new();
@@ -360,11 +441,12 @@ fn connack(
         describe(
             limits,
             [
-                expiry.map(Property::SessionExpiryInterval),
+                told.expiry.map(Property::SessionExpiryInterval),
                 assigned.map(Property::AssignedClientIdentifier), // [MQTT-3.1.3-7] [MQTT-3.2.2-16]
-                keep_alive.map(Property::ServerKeepAlive),
+                told.keep_alive.map(Property::ServerKeepAlive),
                 // [MQTT-4.12.0-5]; it came in a CONNECT, so it fits.
                 connect.properties.authentication_method().map(Property::AuthenticationMethod),
+                told.authentication.map(Property::AuthenticationData),
             ],
             &mut said,
         );
@@ -410,7 +492,7 @@ async fn written(broker: &Broker, opened: &Opened) -> Result<(), ReasonCode> {
 }
 
 /// What a v5 client is told of the broker's limits, and of what it gets instead of what it asked for.
-fn describe(limits: &Limits, own: [Option<Property<'_>>; 4], out: &mut PropertiesBuilder) {
+fn describe(limits: &Limits, own: [Option<Property<'_>>; 5], out: &mut PropertiesBuilder) {
     let size = u32::try_from(limits.packet_size_max).unwrap_or(u32::MAX);
     let limits = [
         Some(Property::ReceiveMaximum(limits.receive_maximum)),

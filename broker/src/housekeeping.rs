@@ -25,17 +25,22 @@ pub async fn run(broker: Arc<Broker>) {
         ticks.tick().await;
         count += 1;
         let now = clock::monotonic();
-        look(&broker, now);
+        tick(&broker, now);
         rates.show(&broker.metrics, now);
-        if let Some(persistence) = broker.persistence() {
-            persistence.show();
-            persistence.feed_graphs();
-            broker.note_clock();
-        }
         // A walk over all retained messages is not for every second.
         if count.is_multiple_of(10) {
             broker.expire_retained(now);
         }
+    }
+}
+
+/// What is due once a second.
+pub fn tick(broker: &Broker, now: Millis) {
+    look(broker, now);
+    if let Some(persistence) = broker.persistence() {
+        persistence.show();
+        persistence.feed_graphs();
+        broker.note_clock();
     }
 }
 

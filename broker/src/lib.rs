@@ -1,6 +1,8 @@
 //! forebay: an MQTT broker that runs WebAssembly operator graphs inside its own message path.
 //!
 //! The process's life, read aloud: say what is wanted, check it, bind, say what is bound, wait, drain.
+//!
+//! A library only so far that what it reads from strangers can be [fuzzed](fuzzing); nobody else is meant to use it.
 
 mod admin;
 mod auth;
@@ -12,6 +14,7 @@ mod connection;
 mod control;
 mod delivery;
 mod demo;
+pub mod fuzzing;
 mod get;
 mod graphs;
 mod handshake;
@@ -37,6 +40,8 @@ mod route;
 mod schemas;
 mod serve;
 mod services;
+#[cfg(test)]
+mod simulation;
 mod store_tools;
 mod sys;
 mod translate;
@@ -53,7 +58,8 @@ use crate::cli::{Command, New};
 use crate::control::commands;
 use crate::serve::ServeError;
 
-fn main() -> ExitCode {
+/// The whole program.
+pub fn main() -> ExitCode {
     // With every feature there are two of them in the build; whoever names none takes this one. Nobody came before.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let cli = cli::Cli::parse();

@@ -701,3 +701,9 @@ fn touch(scratch: &mut Scratch, client: &Arc<Client>, state: &mut crate::client:
         scratch.touched.push(Arc::clone(client));
     }
 }
+
+/// Forgets what this thread has looked up, for tests in which one broker comes after the other.
+#[cfg(test)]
+pub fn forget() {
+    SCRATCH.take();
+}

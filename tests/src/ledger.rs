@@ -46,6 +46,8 @@ struct Seen {
     lacking: BTreeMap<String, BTreeSet<Id>>,
     /// By subscriber: what has come.
     seen_by: BTreeMap<String, BTreeSet<Id>>,
+    /// May come behind others.
+    late: BTreeSet<Id>,
 }
 
 impl Ledger {
@@ -75,6 +77,16 @@ impl Ledger {
         lacking.entry(subscriber.to_owned()).or_insert_with(|| acknowledged.clone()).remove(&id);
     }
 
+    /// A message was sent again after it may have been refused, while others were taken: it may come behind those.
+    pub fn may_be_late(&self, id: Id) {
+        self.seen.lock().expect("no holder panics").late.insert(id);
+    }
+
+    /// Whether somebody published it.
+    pub fn is_published(&self, id: Id) -> bool {
+        self.seen.lock().expect("no holder panics").published.contains(&id)
+    }
+
     /// Messages that were acknowledged so far.
     pub fn acknowledged_count(&self) -> usize {
         self.seen.lock().expect("no holder panics").acknowledged.len()
@@ -99,7 +111,7 @@ impl Ledger {
             }
             let count = counts.entry(*id).or_default();
             *count += 1;
-            if *count > 1 {
+            if *count > 1 || seen.late.contains(id) {
                 continue;
             }
             if let Some(before) = last.insert(id.publisher, id.number)

@@ -43,6 +43,17 @@ impl Packet {
         self.first >> 4
     }
 
+    /// Takes a whole packet from the front of what has been read, if there is one.
+    pub fn take(read: &mut Vec<u8>) -> Option<Self> {
+        let (length, width) = read.get(1..).and_then(varint)?;
+        if read.len() <= width + length {
+            return None;
+        }
+        let rest = read.split_off(1 + width + length);
+        let whole = std::mem::replace(read, rest);
+        Some(Self { first: whole[0], body: whole[1 + width..].to_vec() })
+    }
+
     /// The packet identifier of a packet that starts with it.
     pub fn id(&self) -> u16 {
         u16::from_be_bytes([self.body[0], self.body[1]])
@@ -69,6 +80,32 @@ pub struct Publish {
 }
 
 impl Publish {
+    /// What a PUBLISH of this protocol level says.
+    pub fn of(packet: &Packet, level: u8) -> Self {
+        let body = &packet.body;
+        let topic_end = 2 + usize::from(u16::from_be_bytes([body[0], body[1]]));
+        let qos = (packet.first >> 1) & 3;
+        let (id, mut at) = match qos {
+            0 => (0, topic_end),
+            _ => (u16::from_be_bytes([body[topic_end], body[topic_end + 1]]), topic_end + 2),
+        };
+        let mut properties = Vec::new();
+        if level == 5 {
+            let (length, width) = varint(&body[at..]).expect("a property length");
+            properties = body[at + width..at + width + length].to_vec();
+            at += width + length;
+        }
+        Self {
+            topic: String::from_utf8(body[2..topic_end].to_vec()).expect("a topic is UTF-8"),
+            qos,
+            retain: packet.first & 1 == 1,
+            dup: packet.first & 8 == 8,
+            id,
+            properties,
+            payload: body[at..].to_vec(),
+        }
+    }
+
     /// Payload as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.payload).into_owned()
@@ -461,28 +498,7 @@ impl Client {
 
     /// What a PUBLISH says.
     pub fn read_publish(&self, packet: &Packet) -> Publish {
-        let body = &packet.body;
-        let topic_end = 2 + usize::from(u16::from_be_bytes([body[0], body[1]]));
-        let qos = (packet.first >> 1) & 3;
-        let (id, mut at) = match qos {
-            0 => (0, topic_end),
-            _ => (u16::from_be_bytes([body[topic_end], body[topic_end + 1]]), topic_end + 2),
-        };
-        let mut properties = Vec::new();
-        if self.level == 5 {
-            let (length, width) = varint(&body[at..]).expect("a property length");
-            properties = body[at + width..at + width + length].to_vec();
-            at += width + length;
-        }
-        Publish {
-            topic: String::from_utf8(body[2..topic_end].to_vec()).expect("a topic is UTF-8"),
-            qos,
-            retain: packet.first & 1 == 1,
-            dup: packet.first & 8 == 8,
-            id,
-            properties,
-            payload: body[at..].to_vec(),
-        }
+        Publish::of(packet, self.level)
     }
 
     /// The next message, acknowledged as its QoS asks.
@@ -528,12 +544,8 @@ impl Client {
 
     fn read_packet(&mut self) -> std::io::Result<Option<Packet>> {
         loop {
-            if let Some((length, width)) = self.read.get(1..).and_then(varint)
-                && self.read.len() > width + length
-            {
-                let rest = self.read.split_off(1 + width + length);
-                let whole = std::mem::replace(&mut self.read, rest);
-                return Ok(Some(Packet { first: whole[0], body: whole[1 + width..].to_vec() }));
+            if let Some(packet) = Packet::take(&mut self.read) {
+                return Ok(Some(packet));
             }
             let mut some = [0u8; 16 * 1024];
             match self.stream.read(&mut some) {
@@ -548,7 +560,8 @@ impl Client {
     }
 }
 
-fn varint(bytes: &[u8]) -> Option<(usize, usize)> {
+/// A variable byte integer, and how many bytes it took.
+pub fn varint(bytes: &[u8]) -> Option<(usize, usize)> {
     let mut value = 0;
     for (at, byte) in bytes.iter().take(4).enumerate() {
         value |= usize::from(byte & 0x7F) << (7 * at);

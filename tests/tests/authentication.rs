@@ -1,15 +1,16 @@
 //! Who may connect: password files, certificates, service account tokens, a web service of the user's own.
 
+use std::io::{BufRead, BufReader, Lines, Write};
 use std::net::SocketAddr;
-use std::process::Command;
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use forebay_tests::forebay::{self, Forebay, Serve};
 use forebay_tests::mosquitto::{self, Subscriber};
-use forebay_tests::mqtt::{self, AUTH, Client, Connect, DISCONNECT};
+use forebay_tests::mqtt::{self, AUTH, CONNACK, Client, Connect, DISCONNECT};
 use forebay_tests::pki::{Authority, Cluster, config_map};
 use forebay_tests::resources::{Resources, broker_authentication, broker_listener};
-use forebay_tests::{https, process, wait};
+use forebay_tests::{https, process, repository, wait};
 use serde_json::json;
 
 const BAD_PASSWORD: u8 = 0x86;
@@ -255,6 +256,199 @@ fn whose_token_ends_is_sent_away_unless_it_is_renewed() {
     assert_eq!((said[0].kind(), said[0].body[0]), (DISCONNECT, NOT_AUTHORIZED), "{said:02x?}");
     forebay.wait_metric("forebay_credentials_expired", &[], 1.0);
     renewed.settle();
+}
+
+/// The client's side of SCRAM, by others: `tests/clients/scram.py`.
+struct Scram {
+    process: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Scram {
+    fn begin(mechanism: &str, user: &str, password: &str) -> Self {
+        let python = repository().join(".tools/clients/bin/python");
+        let mut process = Command::new(python)
+            .arg(repository().join("tests/clients/scram.py"))
+            .args([mechanism, user, password])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("python is there: run tests/setup");
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        Self { process, lines }
+    }
+
+    /// Its next message.
+    fn say(&mut self) -> String {
+        self.lines.next().expect("it says something").unwrap()
+    }
+
+    fn hear(&mut self, message: &[u8]) {
+        let input = self.process.stdin.as_mut().unwrap();
+        input.write_all(&[message, b"\n"].concat()).unwrap();
+    }
+}
+
+impl Drop for Scram {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// An AUTH of the client, and what is in one of the broker: its reason and its data, and nothing else but the method.
+fn auth_with(reason: u8, method: &str, data: &str) -> Vec<u8> {
+    mqtt::packet(0xF0, &[vec![reason], mqtt::span(&mqtt::authentication(method, data))].concat())
+}
+
+fn auth_data(answer: &mqtt::Packet, method: &str) -> (u8, Vec<u8>) {
+    // [MQTT-4.12.0-5] [MQTT-3.15.2-2] [MQTT-3.15.2-3]
+    assert_eq!(answer.kind(), AUTH, "{answer:02x?}");
+    let front = [&[0x15][..], &mqtt::text(method), &[0x16]].concat();
+    let (length, width) = mqtt::varint(&answer.body[1..]).expect("a property length");
+    let properties = &answer.body[1 + width..];
+    assert!(properties.starts_with(&front) && length == properties.len(), "{answer:02x?}");
+    let data = &properties[front.len()..];
+    assert_eq!(usize::from(u16::from_be_bytes([data[0], data[1]])), data.len() - 2, "{answer:02x?}");
+    (answer.body[0], data[2..].to_vec())
+}
+
+/// A connection on which CONNECT with SCRAM's first message was sent.
+fn scram_begun(addr: SocketAddr, mechanism: &str, first: &str) -> Client {
+    let mut client = Client::open(addr, 5);
+    client.send(&Connect::v5("scram").authentication(mechanism, first).bytes());
+    client
+}
+
+/// The code of the CONNACK, which is all that comes.
+fn refused_with(client: Client) -> u8 {
+    let said = client.closed();
+    assert_eq!((said.len(), said[0].kind()), (1, CONNACK), "{said:02x?}");
+    said[0].body[1]
+}
+
+/// A password file with one user for each SCRAM, and one without.
+fn scram_broker() -> (Forebay, tempfile::TempDir) {
+    let directory = tempfile::TempDir::new().unwrap();
+    let name = directory.path().join("passwords").display().to_string();
+    let users = [("scram-sha-256", "short"), ("scram-sha-512", "long"), ("argon2id", "plain")];
+    for (hash, user) in users {
+        let (status, output) = forebay::run(["passwd", "-b", "-H", hash, &name, user, "its pässword"]);
+        assert!(status.success(), "{output}");
+    }
+    (Serve::new().options(&["--password-file", &name]).start(), directory)
+}
+
+/// [MQTT-4.12.0-2]
+#[test]
+fn a_password_is_proven_by_scram_without_being_told() {
+    let (forebay, _directory) = scram_broker();
+    for (mechanism, user) in [("SCRAM-SHA-256", "short"), ("SCRAM-SHA-512", "long")] {
+        let mut scram = Scram::begin(mechanism, user, "its pässword");
+        let mut client = scram_begun(forebay.addr, mechanism, &scram.say());
+        let (reason, said) = auth_data(&client.packet(), mechanism);
+        assert_eq!(reason, 0x18);
+        scram.hear(&said);
+        client.send(&auth_with(0x18, mechanism, &scram.say()));
+        let connack = client.expect(CONNACK);
+        assert_eq!(connack.body[1], 0, "{connack:02x?}");
+        let proof =
+            connack.body.windows(2).position(|at| at == b"v=").expect("the broker proves itself, too");
+        let length = usize::from(connack.body[proof - 1]);
+        scram.hear(&connack.body[proof..proof + length]);
+        assert_eq!(scram.say(), "verified");
+        client.publish("t", 1, b"x");
+
+        // And once more while it is connected; what it does goes on meanwhile.
+        let mut scram = Scram::begin(mechanism, user, "its pässword");
+        client.send(&auth_with(0x19, mechanism, &scram.say()));
+        let (reason, said) = auth_data(&client.packet(), mechanism);
+        assert_eq!(reason, 0x18);
+        client.publish("t", 1, b"x");
+        scram.hear(&said);
+        client.send(&auth_with(0x18, mechanism, &scram.say()));
+        let (reason, said) = auth_data(&client.packet(), mechanism);
+        assert_eq!(reason, 0);
+        scram.hear(&said);
+        assert_eq!(scram.say(), "verified");
+        client.settle();
+        // Told outright, the same password is as good.
+        assert!(may_publish(forebay.addr, "mqttv311", &["-u", user, "-P", "its pässword"]));
+        assert!(!may_publish(forebay.addr, "mqttv311", &["-u", user, "-P", "its password"]));
+    }
+    forebay.wait_metric("aio_broker_authentication_successes", &[], 6.0);
+}
+
+#[test]
+fn whoever_does_not_know_the_password_learns_nothing_from_scram() {
+    let (forebay, _directory) = scram_broker();
+    let addr = forebay.addr;
+    let salt_of = |user: &str| {
+        let first = format!("n,,n={user},r=abcdef");
+        let (_, said) = auth_data(&scram_begun(addr, "SCRAM-SHA-512", &first).packet(), "SCRAM-SHA-512");
+        let said = String::from_utf8(said).unwrap();
+        let mut fields = said.split(',');
+        assert!(fields.next().unwrap().starts_with("r=abcdef"), "{said}");
+        (fields.next().unwrap().to_owned(), fields.next().unwrap().to_owned())
+    };
+    // Somebody unknown, and somebody without SCRAM, look like users: the same salt each time, and as many iterations.
+    let users = ["long", "short", "plain", "nobody"].map(|user| (salt_of(user), salt_of(user)));
+    assert!(users.iter().all(|(first, again)| first == again && first.1 == users[0].0.1), "{users:?}");
+    assert!(users.iter().all(|(first, _)| first.0.len() == users[0].0.0.len()), "{users:?}");
+
+    for (user, password) in [("long", "another"), ("nobody", "its pässword"), ("plain", "its pässword")] {
+        let mut scram = Scram::begin("SCRAM-SHA-512", user, password);
+        let mut client = scram_begun(addr, "SCRAM-SHA-512", &scram.say());
+        scram.hear(&auth_data(&client.packet(), "SCRAM-SHA-512").1);
+        client.send(&auth_with(0x18, "SCRAM-SHA-512", &scram.say()));
+        assert_eq!(refused_with(client), BAD_PASSWORD, "{user}");
+    }
+    // A client that was let in, and does not know the password any more, goes.
+    let mut scram = Scram::begin("SCRAM-SHA-512", "long", "its pässword");
+    let mut client = scram_begun(addr, "SCRAM-SHA-512", &scram.say());
+    scram.hear(&auth_data(&client.packet(), "SCRAM-SHA-512").1);
+    client.send(&auth_with(0x18, "SCRAM-SHA-512", &scram.say()));
+    assert_eq!(client.expect(CONNACK).body[1], 0);
+    let mut scram = Scram::begin("SCRAM-SHA-512", "long", "another");
+    client.send(&auth_with(0x19, "SCRAM-SHA-512", &scram.say()));
+    scram.hear(&auth_data(&client.packet(), "SCRAM-SHA-512").1);
+    client.send(&auth_with(0x18, "SCRAM-SHA-512", &scram.say()));
+    let said = client.closed();
+    assert_eq!((said[0].kind(), said[0].body[0]), (DISCONNECT, BAD_PASSWORD), "{said:02x?}");
+    forebay.wait_metric("aio_broker_authentication_failures", &[], 4.0);
+}
+
+#[test]
+fn a_login_by_scram_that_goes_wrong_ends_the_connection() {
+    let (forebay, _directory) = scram_broker();
+    let (addr, method, first) = (forebay.addr, "SCRAM-SHA-512", "n,,n=long,r=abcdef");
+    for message in ["", "nonsense", "p=tls-exporter,,n=long,r=abc", "n,a=other,n=long,r=abc"] {
+        assert_eq!(refused_with(scram_begun(addr, method, message)), NOT_AUTHORIZED, "{message}");
+    }
+    assert_eq!(refused_with(scram_begun(addr, "SCRAM-SHA-1", first)), BAD_METHOD);
+    let not_next: [&[u8]; 5] = [
+        &auth_with(0x18, "SCRAM-SHA-256", "c=biws,r=abcdef,p="),
+        &auth_with(0x19, method, first),
+        &mqtt::packet(0xC0, &[]),
+        &mqtt::packet(0x30, b"\0\x01t\0payload"),
+        &[0xF0, 0x02, 0xFF, 0x00],
+    ];
+    for bytes in not_next {
+        let mut client = scram_begun(addr, method, first);
+        auth_data(&client.packet(), method);
+        client.send(bytes);
+        assert_eq!(refused_with(client), 0x82, "{bytes:02x?}");
+    }
+    // One who takes no packet of that size is told nothing that is larger.
+    let mut client = Client::open(addr, 5);
+    let small = Connect::v5("small").property(&[0x27, 0, 0, 0, 40]).authentication(method, first);
+    client.send(&small.bytes());
+    assert_eq!(refused_with(client), 0x95);
+    // One who says nothing more does not stay.
+    let mut client = scram_begun(addr, method, first);
+    auth_data(&client.packet(), method);
+    assert_eq!(refused_with(client), NOT_AUTHORIZED);
 }
 
 #[test]

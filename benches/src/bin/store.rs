@@ -119,7 +119,7 @@ impl Observer for Teller {
         }
     }
 
-    fn failed(&self, _records: Vec<Failed>, why: &io::Error) {
+    fn failed(&self, _records: Vec<Failed>, _kept: Option<broker_store::Lsn>, why: &io::Error) {
         eprintln!("store: the disk fails: {why}");
     }
 }

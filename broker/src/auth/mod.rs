@@ -9,6 +9,7 @@ mod custom;
 pub mod passwd;
 mod password;
 pub mod policy;
+mod scram;
 mod service_account;
 mod token_review;
 mod web_keys;
@@ -22,7 +23,8 @@ use rustls::DistinguishedName;
 use rustls::pki_types::CertificateDer;
 
 pub use custom::{Custom, TIMEOUT as CUSTOM_TIMEOUT};
-pub use password::{HashKind, PasswordFile};
+pub use password::{HashKind, PasswordFile, PasswordHash};
+use scram::Exchange;
 pub use service_account::{Keys, METHOD as SERVICE_ACCOUNT_TOKEN, ServiceAccountTokens};
 pub use token_review::Reviewer;
 pub use web_keys::WebKeys;
@@ -63,8 +65,47 @@ pub enum Verdict {
     NotRelevant,
     /// They are good.
     Accepted(Identity),
+    /// They are of its kind, and not all that it needs.
+    Challenged(Exchange),
     /// They are of its kind, and not good.
     Refused(Refusal),
+}
+
+/// How far a login has come.
+#[derive(Debug)]
+pub enum Step {
+    /// The client is known.
+    Known(Identity),
+    /// The client is told something, and its answer decides (v5 §4.12).
+    Challenge(Challenge),
+}
+
+/// What a client is to answer.
+#[derive(Debug)]
+pub struct Challenge {
+    exchange: Exchange,
+    category: Box<str>,
+}
+
+impl Challenge {
+    /// The authentication data for the client.
+    pub fn data(&self) -> &[u8] {
+        self.exchange.said()
+    }
+
+    /// Takes the authentication data of the client's answer; gives who it is, and what it is told at last.
+    ///
+    /// # Errors
+    /// Why the client is not let in.
+    pub fn answer(self, data: &[u8]) -> Result<(Identity, Vec<u8>), Refusal> {
+        let result = self.exchange.finish(data);
+        let counter = match &result {
+            Ok(_) => "aio_broker_authentication_successes",
+            Err(_) => "aio_broker_authentication_failures",
+        };
+        category::count(counter, &self.category);
+        result.map(|(identity, last)| (Identity { is_proven: true, ..identity }, last))
+    }
 }
 
 /// Why a client is not let in.
@@ -130,11 +171,7 @@ impl Authentication {
     ///
     /// # Errors
     /// Why the client is not let in.
-    pub async fn authenticate(
-        &self,
-        credentials: &Credentials<'_>,
-        category: &str,
-    ) -> Result<Identity, Refusal> {
+    pub async fn authenticate(&self, credentials: &Credentials<'_>, category: &str) -> Result<Step, Refusal> {
         if let Some(method) = credentials.method
             && !self.methods.iter().any(|known| known.serves(method))
         {
@@ -147,7 +184,10 @@ impl Authentication {
                 Verdict::NotRelevant => {}
                 Verdict::Accepted(identity) => {
                     category::count("aio_broker_authentication_successes", category);
-                    return Ok(Identity { is_proven: true, ..identity });
+                    return Ok(Step::Known(Identity { is_proven: true, ..identity }));
+                }
+                Verdict::Challenged(exchange) => {
+                    return Ok(Step::Challenge(Challenge { exchange, category: category.into() }));
                 }
                 Verdict::Refused(refusal) => {
                     category::count("aio_broker_authentication_failures", category);
@@ -166,7 +206,8 @@ impl Method {
     fn serves(&self, method: &str) -> bool {
         match self {
             Self::ServiceAccountToken(_) => method == SERVICE_ACCOUNT_TOKEN,
-            Self::Password(_) | Self::X509(_) | Self::Custom(_) => false,
+            Self::Password(file) => file.serves(method),
+            Self::X509(_) | Self::Custom(_) => false,
         }
     }
 

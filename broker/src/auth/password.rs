@@ -2,6 +2,9 @@
 //!
 //! `$6$salt$hash` is SHA-512 of password and salt, `$7$iterations$salt$hash` is PBKDF2 with HMAC-SHA-512, both in base64;
 //! `$argon2id$v=19$m=…,t=…,p=…$salt$hash` is Argon2id as everybody writes it.
+//!
+//! Beyond mosquitto's, `SCRAM-SHA-256$…` and `SCRAM-SHA-512$…` ([`scram`](super::scram)) are for users who may also prove that
+//! they know their password without telling it.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,6 +20,7 @@ use broker_core::packet::ReasonCode;
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
+use super::scram::{Exchange, First, Mechanism, Verifier};
 use super::{Credentials, Identity, Verdict};
 
 /// The longest file that is read.
@@ -45,6 +49,12 @@ pub enum HashKind {
     Sha512Pbkdf2,
     /// With Argon2id; mosquitto reads it from 2.1 on.
     Argon2id,
+    /// For the authentication method SCRAM-SHA-256, and for plain passwords, too; mosquitto does not read it.
+    #[value(name = "scram-sha-256")]
+    ScramSha256,
+    /// The same with SHA-512.
+    #[value(name = "scram-sha-512")]
+    ScramSha512,
 }
 
 /// The hash of one password.
@@ -75,6 +85,8 @@ pub enum PasswordHash {
         /// Hash.
         hash: Vec<u8>,
     },
+    /// `SCRAM-SHA-256$` and `SCRAM-SHA-512$`
+    Scram(Arc<Verifier>),
 }
 
 impl fmt::Debug for PasswordHash {
@@ -92,18 +104,22 @@ impl PasswordHash {
         if iterations.get() > ITERATIONS_MAX {
             return Err(format!("more than {ITERATIONS_MAX} iterations are not read again"));
         }
+        let scram = |mechanism| {
+            Verifier::make(mechanism, iterations, password).map(|made| Self::Scram(Arc::new(made)))
+        };
         let mut salt = vec![0; SALT_BYTES];
         rand::fill(&mut salt).map_err(|_| "the operating system gives no random bytes".to_owned())?;
         let mut made = match kind {
             HashKind::Sha512 => Self::Sha512 { salt, hash: Vec::new() },
             HashKind::Sha512Pbkdf2 => Self::Pbkdf2 { iterations, salt, hash: vec![0; 64] },
             HashKind::Argon2id => Self::Argon2id { costs: (19 * 1024, 2, 1), salt, hash: vec![0; 32] },
+            HashKind::ScramSha256 => return scram(Mechanism::Sha256),
+            HashKind::ScramSha512 => return scram(Mechanism::Sha512),
         };
         let worked_out = made.work_out(password).ok_or("the password cannot be hashed")?;
-        match &mut made {
-            Self::Sha512 { hash, .. } | Self::Pbkdf2 { hash, .. } | Self::Argon2id { hash, .. } => {
-                *hash = worked_out;
-            }
+        if let Self::Sha512 { hash, .. } | Self::Pbkdf2 { hash, .. } | Self::Argon2id { hash, .. } = &mut made
+        {
+            *hash = worked_out;
         }
         Ok(made)
     }
@@ -116,6 +132,10 @@ impl PasswordHash {
         let decode =
             |text: &str| STANDARD.decode(text).map_err(|_| "has no valid base64 in its hash".to_owned());
         let fields: Vec<&str> = text.split('$').collect();
+        if let Some(mechanism) = fields.first().copied().and_then(Mechanism::named) {
+            let verifier = Verifier::parse(mechanism, &fields[1..], ITERATIONS_MAX)?;
+            return Ok(Self::Scram(Arc::new(verifier)));
+        }
         match fields[..] {
             ["", "6", salt, hash] => Ok(Self::Sha512 { salt: decode(salt)?, hash: decode(hash)? }),
             ["", "7", iterations, salt, hash] => {
@@ -124,8 +144,8 @@ impl PasswordHash {
                 Ok(Self::Pbkdf2 { iterations, salt: decode(salt)?, hash: decode(hash)? })
             }
             ["", "argon2id", "v=19", costs, salt, hash] => Self::argon2id(costs, salt, hash),
-            _ => Err("has no hash of a known kind ($6$, $7$ or $argon2id$v=19$); hash plain passwords with \
-                `forebay passwd -U`"
+            _ => Err("has no hash of a known kind ($6$, $7$, $argon2id$v=19$, SCRAM-SHA-256$ or SCRAM-SHA-512$); hash \
+                plain passwords with `forebay passwd -U`"
                 .to_owned()),
         }
     }
@@ -147,15 +167,24 @@ impl PasswordHash {
         Ok(Self::Argon2id { costs: (m, t, p), salt: unpadded(salt)?, hash })
     }
 
+    /// What was read, as it is written.
+    pub fn again(text: &str) -> Option<String> {
+        Self::parse(text).ok().map(|hash| hash.to_string())
+    }
+
     /// Whether this is the password. Takes as long as it was made to.
     pub fn verify(&self, password: &[u8]) -> bool {
-        let (Self::Sha512 { hash, .. } | Self::Pbkdf2 { hash, .. } | Self::Argon2id { hash, .. }) = self;
+        let hash = match self {
+            Self::Sha512 { hash, .. } | Self::Pbkdf2 { hash, .. } | Self::Argon2id { hash, .. } => hash,
+            Self::Scram(verifier) => return verifier.verify(password),
+        };
         let worked_out = self.work_out(password);
         worked_out.is_some_and(|found| constant_time::verify_slices_are_equal(&found, hash).is_ok())
     }
 
     fn work_out(&self, password: &[u8]) -> Option<Vec<u8>> {
         match self {
+            Self::Scram(_) => None,
             Self::Sha512 { salt, .. } => {
                 let mut context = digest::Context::new(&digest::SHA512);
                 context.update(password);
@@ -191,6 +220,7 @@ impl fmt::Display for PasswordHash {
                 let (salt, hash) = (STANDARD_NO_PAD.encode(salt), STANDARD_NO_PAD.encode(hash));
                 write!(f, "$argon2id$v=19$m={m},t={t},p={p}${salt}${hash}")
             }
+            Self::Scram(verifier) => verifier.fmt(f),
         }
     }
 }
@@ -201,6 +231,8 @@ pub struct PasswordFile {
     users: HashMap<String, Arc<PasswordHash>>,
     /// What an unknown user's password is checked against: the answer takes as long as a known one's.
     nobody: Arc<PasswordHash>,
+    /// What stays the same as long as the file does, and nobody else knows: salts of unknown users are made of it.
+    secret: Vec<u8>,
 }
 
 impl PasswordFile {
@@ -237,11 +269,47 @@ impl PasswordFile {
         let nobody = users.values().next().cloned().unwrap_or_else(|| {
             Arc::new(PasswordHash::Sha512 { salt: vec![0; SALT_BYTES], hash: vec![0; 64] })
         });
-        Ok(Self { users, nobody })
+        Ok(Self { users, nobody, secret: digest::digest(&digest::SHA512, text.as_bytes()).as_ref().to_vec() })
     }
 
-    /// A user name and a password are relevant.
+    /// Whether some user can use this authentication method of MQTT 5.
+    pub(super) fn serves(&self, method: &str) -> bool {
+        Mechanism::named(method).is_some_and(|mechanism| self.verifiers(mechanism).next().is_some())
+    }
+
+    fn verifiers(&self, wanted: Mechanism) -> impl Iterator<Item = &Arc<Verifier>> {
+        self.users.values().filter_map(move |hash| match &**hash {
+            PasswordHash::Scram(verifier) if verifier.mechanism() == wanted => Some(verifier),
+            _ => None,
+        })
+    }
+
+    /// Answers the first message of SCRAM.
+    fn challenge(&self, mechanism: Mechanism, message: &[u8]) -> Verdict {
+        let first = match First::parse(message) {
+            Ok(first) => first,
+            Err(why) => return Verdict::refused(ReasonCode::NotAuthorized, why),
+        };
+        let Some(example) = self.verifiers(mechanism).next() else { return Verdict::NotRelevant };
+        let known = match self.users.get(&first.user).map(|hash| &**hash) {
+            Some(PasswordHash::Scram(verifier)) if verifier.mechanism() == mechanism => Some(verifier),
+            _ => None,
+        };
+        let verifier = match known {
+            Some(verifier) => Arc::clone(verifier),
+            None => Arc::new(example.of_nobody(&self.secret, &first.user)),
+        };
+        match Exchange::begin(first, verifier, known.is_some()) {
+            Ok(exchange) => Verdict::Challenged(exchange),
+            Err(why) => Verdict::refused(ReasonCode::ServerUnavailable, why),
+        }
+    }
+
+    /// A user name and a password are relevant, and SCRAM for those who can use it.
     pub(super) async fn ask(&self, credentials: &Credentials<'_>) -> Verdict {
+        if let Some(mechanism) = credentials.method.and_then(Mechanism::named) {
+            return self.challenge(mechanism, credentials.data.unwrap_or_default());
+        }
         let (Some(user), Some(password), None) =
             (credentials.username, credentials.password, credentials.method)
         else {
@@ -274,7 +342,7 @@ mod tests {
 
     #[test]
     fn every_kind_comes_back_as_it_was_written() {
-        for kind in [HashKind::Sha512, HashKind::Sha512Pbkdf2, HashKind::Argon2id] {
+        for kind in <HashKind as clap::ValueEnum>::value_variants().iter().copied() {
             let hash = PasswordHash::make(kind, FEW, b"secret").expect("it can be made");
             let read = PasswordHash::parse(&hash.to_string()).expect("it can be read");
             assert!(read == hash && read.verify(b"secret"), "{kind:?}");

@@ -11,6 +11,7 @@ mod policy;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
@@ -26,7 +27,7 @@ use bytes::Bytes;
 use foldhash::HashMap;
 use metrics::{Counter, counter, gauge};
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use crate::client::Client;
 use crate::clock;
@@ -75,8 +76,8 @@ pub fn closed(session: &Session) -> Vec<Event> {
 pub enum Job {
     /// These are on disk.
     Committed(Vec<Committed>),
-    /// These are not, and never will be.
-    Failed(Vec<Failed>),
+    /// These are not, and never will be; from the record of that number on, there are others that will.
+    Failed(Vec<Failed>, Option<Lsn>),
     /// This session may want more of what the log has for it.
     Fill(Arc<Client>),
     /// This graph may want more of what the log has for it.
@@ -93,7 +94,7 @@ pub struct Persistence {
     pub restored: u64,
     jobs: Sender<Job>,
     told: AtomicU64,
-    told_changed: watch::Sender<u64>,
+    told_changed: Notify,
     /// Numbers of records that were refused after they had been taken.
     refusals: Mutex<VecDeque<u64>>,
     refused: AtomicU64,
@@ -129,12 +130,17 @@ impl Persistence {
         })?;
         let options = Options { max_bytes: bytes_max, ..Options::default() };
         let (store, recovery) = Store::open(Arc::new(disk), options)?;
+        Ok((Self::of(store, policy, jobs), recovery))
+    }
+
+    /// Of an opened store.
+    pub fn of(store: Store, policy: Policy, jobs: Sender<Job>) -> Arc<Self> {
         let restored = store.committed().0;
         let persistence = Arc::new(Self {
             policy,
             restored,
             told: AtomicU64::new(restored),
-            told_changed: watch::Sender::new(restored),
+            told_changed: Notify::new(),
             refusals: Mutex::default(),
             refused: AtomicU64::new(0),
             retaining: Mutex::default(),
@@ -147,7 +153,7 @@ impl Persistence {
             store,
         });
         persistence.store.observe(Arc::new(Teller { jobs }));
-        Ok((persistence, recovery))
+        persistence
     }
 
     /// Has events written as one record that somebody waits for. The number to wait for, or what to tell him.
@@ -259,7 +265,13 @@ impl Persistence {
         }
     }
 
-    /// Everything up to this number is on disk, and those concerned are being told.
+    /// Whether it is decided what becomes of this record, and those concerned are being told: it is on disk or, while the disk
+    /// fails, it is [refused](Self::is_refused) before others that are older.
+    pub fn is_decided(&self, number: u64) -> bool {
+        number <= self.told() || self.is_refused(number)
+    }
+
+    /// Everything up to this number is on disk or refused, and those concerned are being told.
     pub fn told(&self) -> u64 {
         self.told.load(Ordering::Acquire)
     }
@@ -271,10 +283,7 @@ impl Persistence {
 
     /// Wakes those who wait for [`Persistence::told`] in a task of their own.
     pub fn wake(&self) {
-        self.told_changed.send_if_modified(|told| {
-            let before = std::mem::replace(told, self.told());
-            before != *told
-        });
+        self.told_changed.notify_waiters();
     }
 
     /// Notes that a record that was taken could not be written.
@@ -283,11 +292,13 @@ impl Persistence {
         if refusals.len() >= REFUSALS_MAX {
             refusals.pop_front();
         }
-        refusals.push_back(number);
+        // At the very end, what was kept is given up, too, and is older than what was refused before.
+        let place = refusals.partition_point(|refused| *refused < number);
+        refusals.insert(place, number);
         self.refused.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Whether a record that [`Persistence::told`] has passed was refused after all.
+    /// Whether a record was refused after all.
     pub fn is_refused(&self, number: u64) -> bool {
         self.refused.load(Ordering::Acquire) > 0 && self.refusals.lock().binary_search(&number).is_ok()
     }
@@ -297,12 +308,20 @@ impl Persistence {
     /// # Errors
     /// It was refused.
     pub async fn written(&self, number: u64) -> Result<(), ReasonCode> {
-        let mut told = self.told_changed.subscribe();
-        let there = told.wait_for(|told| *told >= number).await.is_ok();
-        if !there || self.is_refused(number) {
-            return Err(ReasonCode::UnspecifiedError);
+        let mut changed = pin!(self.told_changed.notified());
+        loop {
+            // Before the look: what is told between the two counts, too.
+            changed.as_mut().enable();
+            if self.is_decided(number) {
+                break;
+            }
+            changed.as_mut().await;
+            changed.set(self.told_changed.notified());
         }
-        Ok(())
+        match self.is_refused(number) {
+            true => Err(ReasonCode::UnspecifiedError),
+            false => Ok(()),
+        }
     }
 
     /// Whether the log has a retained message of this topic, or is about to.
@@ -460,9 +479,9 @@ impl Observer for Teller {
         let _ = self.jobs.send(Job::Committed(records));
     }
 
-    fn failed(&self, records: Vec<Failed>, why: &io::Error) {
+    fn failed(&self, records: Vec<Failed>, kept: Option<Lsn>, why: &io::Error) {
         tracing::error!("{} records could not be written: {why}", records.len());
-        let _ = self.jobs.send(Job::Failed(records));
+        let _ = self.jobs.send(Job::Failed(records, kept));
     }
 
     fn recovered(&self) {

@@ -6,6 +6,8 @@
 //! This knows bytes. It does not know MQTT, nor who the peer is.
 
 mod layered;
+#[cfg(test)]
+pub mod memory;
 mod tls;
 pub mod upgrade;
 mod websocket;
@@ -19,6 +21,12 @@ use tokio::net::TcpStream;
 pub use layered::{HandshakeError, Layered};
 pub use tls::ClientCertificates;
 
+/// What WebSocket frames come to that arrive in pieces and are read into buffers of `room`: their payload and whether they end;
+/// or nothing, when the peer breaks the rules. For fuzzing.
+pub fn frames(bytes: &[u8], piece: usize, room: usize) -> Option<(Vec<u8>, bool)> {
+    websocket::read_all(bytes, piece, room).ok().map(|(payload, _, ended)| (payload, ended))
+}
+
 /// The bytes of one connection, both ways.
 #[derive(Debug)]
 pub enum Transport {
@@ -26,6 +34,9 @@ pub enum Transport {
     Plain(TcpStream),
     /// With TLS, WebSocket or both on top.
     Layered(Box<Layered>),
+    /// None: both ends are in one process, for tests.
+    #[cfg(test)]
+    Memory(memory::BrokerEnd),
 }
 
 impl Transport {
@@ -35,6 +46,8 @@ impl Transport {
         match self {
             Self::Plain(socket) => socket.try_read(buffer),
             Self::Layered(layered) => layered.try_read(buffer),
+            #[cfg(test)]
+            Self::Memory(end) => end.try_read(buffer),
         }
     }
 
@@ -45,6 +58,8 @@ impl Transport {
         match self {
             Self::Plain(socket) => socket.try_write(bytes),
             Self::Layered(layered) => layered.try_write(&[io::IoSlice::new(bytes)]),
+            #[cfg(test)]
+            Self::Memory(end) => end.try_write(&[io::IoSlice::new(bytes)]),
         }
     }
 
@@ -54,6 +69,8 @@ impl Transport {
         match self {
             Self::Plain(socket) => socket.try_write_vectored(slices),
             Self::Layered(layered) => layered.try_write(slices),
+            #[cfg(test)]
+            Self::Memory(end) => end.try_write(slices),
         }
     }
 
@@ -63,6 +80,8 @@ impl Transport {
         match self {
             Self::Plain(socket) => socket.poll_read_ready(cx),
             Self::Layered(layered) => layered.poll_read_ready(cx),
+            #[cfg(test)]
+            Self::Memory(end) => end.poll_read_ready(cx),
         }
     }
 
@@ -72,12 +91,27 @@ impl Transport {
         match self {
             Self::Plain(socket) => socket.poll_write_ready(cx),
             Self::Layered(layered) => layered.poll_write_ready(cx),
+            #[cfg(test)]
+            Self::Memory(end) => end.poll_write_ready(cx),
         }
     }
 
     /// Waits until there may be something to read.
     pub async fn readable(&self) -> io::Result<()> {
         std::future::poll_fn(|cx| self.poll_read_ready(cx)).await
+    }
+
+    /// Writes all of it, and waits where it must. For the connection's own task only.
+    pub async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            std::future::poll_fn(|cx| self.poll_write_ready(cx)).await?;
+            match self.try_write(bytes) {
+                Ok(taken) => bytes = &bytes[taken..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Says goodbye with `last`, and that nothing follows, in the way of each layer. What is not taken at once is not
@@ -90,6 +124,8 @@ impl Transport {
                 }
             }
             Self::Layered(layered) => layered.finish(last),
+            #[cfg(test)]
+            Self::Memory(end) => drop(end.try_write(&[io::IoSlice::new(last)])),
         }
     }
 
@@ -99,6 +135,8 @@ impl Transport {
         match self {
             Self::Plain(_) => Vec::new(),
             Self::Layered(layered) => layered.peer_certificates(),
+            #[cfg(test)]
+            Self::Memory(_) => Vec::new(),
         }
     }
 }

@@ -248,6 +248,27 @@ fn unmask(frame: &mut Frame, from: &[u8], to: &mut [u8]) {
     frame.at = (frame.at + from.len()) % 4;
 }
 
+/// Reads everything, in pieces of `input` bytes into buffers of `room`.
+pub fn read_all(bytes: &[u8], input: usize, room: usize) -> io::Result<(Vec<u8>, WebSocket, bool)> {
+    let (mut web, mut out, mut held) = (WebSocket::default(), Vec::new(), Vec::new());
+    for piece in bytes.chunks(input) {
+        held.extend_from_slice(piece);
+        loop {
+            let mut buffer = vec![0; room];
+            let read = web.read(&held, &mut buffer)?;
+            held.drain(..read.consumed);
+            out.extend_from_slice(&buffer[..read.taken]);
+            if read.ended {
+                return Ok((out, web, true));
+            }
+            if !web.readable(&held) {
+                break;
+            }
+        }
+    }
+    Ok((out, web, false))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -262,27 +283,6 @@ mod tests {
         out.extend_from_slice(&MASK);
         out.extend(payload.iter().enumerate().map(|(at, byte)| byte ^ MASK[at % 4]));
         out
-    }
-
-    /// Reads everything, in pieces of `input` bytes into buffers of `room`.
-    fn read_all(bytes: &[u8], input: usize, room: usize) -> io::Result<(Vec<u8>, WebSocket, bool)> {
-        let (mut web, mut out, mut held) = (WebSocket::default(), Vec::new(), Vec::new());
-        for piece in bytes.chunks(input) {
-            held.extend_from_slice(piece);
-            loop {
-                let mut buffer = vec![0; room];
-                let read = web.read(&held, &mut buffer)?;
-                held.drain(..read.consumed);
-                out.extend_from_slice(&buffer[..read.taken]);
-                if read.ended {
-                    return Ok((out, web, true));
-                }
-                if !web.readable(&held) {
-                    break;
-                }
-            }
-        }
-        Ok((out, web, false))
     }
 
     #[test]

@@ -9,8 +9,9 @@ pub trait Observer: Send + Sync {
     /// These records are durable, and part of the state. Records that nobody waited for may still be lost if the
     /// power fails before the next one that somebody does wait for; not if the process ends.
     fn committed(&self, records: Vec<Committed>);
-    /// These records are given up.
-    fn failed(&self, records: Vec<Failed>, why: &io::Error);
+    /// These records are given up. `kept` is the first one, if any, that is not, and waits for the disk to work again: it and
+    /// others between these are still undecided.
+    fn failed(&self, records: Vec<Failed>, kept: Option<Lsn>, why: &io::Error);
     /// Commits work again.
     fn recovered(&self) {}
 }

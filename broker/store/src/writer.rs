@@ -392,7 +392,8 @@ impl Writer {
         if let Some(observer) = observer
             && !refused.is_empty()
         {
-            observer.failed(refused.into_iter().map(|record| failed(record, settled)).collect(), error);
+            let refused = refused.into_iter().map(|record| failed(record, settled)).collect();
+            observer.failed(refused, self.kept.first().map(|record| record.first), error);
         }
         None
     }
@@ -425,7 +426,7 @@ impl Writer {
             // Part of them may have been written by one of the tries.
             let next = Lsn(self.shared.line.lock().next);
             let settled = self.prepare(next).is_ok();
-            observer.failed(kept.into_iter().map(|record| failed(record, settled)).collect(), &why);
+            observer.failed(kept.into_iter().map(|record| failed(record, settled)).collect(), None, &why);
         }
         let shared = self.shared.clone();
         drop(self);

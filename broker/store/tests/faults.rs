@@ -26,7 +26,7 @@ impl Observer for Told {
         self.committed.lock().extend(records.into_iter().map(|record| record.token));
     }
 
-    fn failed(&self, records: Vec<Failed>, _why: &io::Error) {
+    fn failed(&self, records: Vec<Failed>, _kept: Option<Lsn>, _why: &io::Error) {
         self.failed.lock().extend(records.into_iter().map(|record| (record.token, record.settled)));
     }
 

@@ -21,6 +21,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("resources", texts::resources),
     ("definitions", texts::definitions),
     ("state_store", texts::state_store),
+    ("passwords", forebay::fuzzing::passwords),
+    ("web_frames", forebay::fuzzing::web_frames),
 ];
 
 /// Runs the target of this name.

@@ -88,3 +88,13 @@ fn every_target_is_run_here_and_by_cargo_fuzz() {
         assert!(main.contains(&format!("\"{name}\"")), "{name} is not run by cargo fuzz");
     }
 }
+
+#[test]
+fn passwords() {
+    a_little("passwords");
+}
+
+#[test]
+fn web_frames() {
+    a_little("web_frames");
+}

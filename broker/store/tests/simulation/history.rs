@@ -45,7 +45,7 @@ impl Observer for Listener {
         self.note(records.into_iter().map(|record| Told::Committed(record.token)));
     }
 
-    fn failed(&self, records: Vec<Failed>, _why: &io::Error) {
+    fn failed(&self, records: Vec<Failed>, _kept: Option<broker_store::Lsn>, _why: &io::Error) {
         let told = |record: Failed| Told::Failed { token: record.token, settled: record.settled };
         self.note(records.into_iter().map(told));
     }

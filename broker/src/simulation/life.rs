@@ -1,0 +1,125 @@
+//! One life of the broker: from the opening of its store to whatever ends it.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
+
+use broker_store::sim::{ByHand, SimDisk};
+use broker_store::{OpenError, Options, Recovery};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
+
+use crate::broker::Broker;
+use crate::delivery::Delivery;
+use crate::limits::Limits;
+use crate::listener::admission::{self, Admission};
+use crate::listener::{Port, Settings};
+use crate::persistence::{Job, Persistence, Policy};
+use crate::transport::Transport;
+use crate::transport::memory::{self, ClientEnd};
+use crate::{clock, connection, housekeeping, turn};
+
+/// A running broker. Dropped, it is gone as if the process had been killed.
+pub struct Life {
+    /// The tasks of connections. First, so that they go first.
+    runtime: Runtime,
+    broker: Arc<Broker>,
+    hand: ByHand,
+    delivery: Delivery,
+    inbox: Receiver<Job>,
+    port: Arc<Port>,
+    admission: Arc<Admission>,
+    stop: watch::Sender<bool>,
+}
+
+impl Life {
+    /// Begins with what the disk holds.
+    pub fn begin(disk: &SimDisk, options: Options) -> Result<(Self, Recovery), OpenError> {
+        turn::forget();
+        let (store, hand, recovery) = ByHand::open(&disk.process(), options)?;
+        let (jobs, inbox) = mpsc::channel();
+        let persistence = Persistence::of(store, Policy::dynamic(), jobs);
+        let broker = Broker::new(Limits::of(None), "simulated");
+        broker.persist(Arc::clone(&persistence), clock::monotonic());
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1883));
+        let life = Self {
+            runtime: Builder::new_current_thread().enable_time().build().expect("a runtime"),
+            broker,
+            hand,
+            delivery: Delivery::new(&persistence),
+            inbox,
+            port: Port::new(address, Settings::open()),
+            admission: Admission::new(admission::Limits {
+                connections: admission::Limits::CONNECTIONS,
+                per_address: admission::Limits::PER_ADDRESS,
+                rate_per_address: admission::Limits::RATE_PER_ADDRESS,
+                limits_loopback: false,
+                handshake: admission::Limits::HANDSHAKE,
+                handshake_bytes: admission::Limits::HANDSHAKE_BYTES,
+            }),
+            stop: watch::Sender::new(false),
+        };
+        Ok((life, recovery))
+    }
+
+    /// Connects a client; `capacity` bytes for it can be under way.
+    pub fn connect(&self, capacity: usize) -> ClientEnd {
+        let (end, client) = memory::connection(capacity);
+        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000));
+        let place = self.admission.admit(peer.ip(), clock::monotonic()).expect("there is room");
+        let (broker, port) = (Arc::clone(&self.broker), Arc::clone(&self.port));
+        let transport = Transport::Memory(end);
+        drop(self.runtime.spawn(connection::run(
+            broker,
+            port,
+            transport,
+            peer,
+            place,
+            self.stop.subscribe(),
+        )));
+        client
+    }
+
+    /// Lets connections that have something to do have so many turns.
+    pub fn serve(&self, turns: usize) {
+        self.runtime.block_on(async {
+            for _ in 0..turns {
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+
+    /// Lets the store's writer do one turn; whether there was anything to do.
+    pub fn write(&mut self) -> bool {
+        self.hand.step()
+    }
+
+    /// Lets the delivering thread do one job; whether there was one.
+    pub fn deliver(&mut self) -> bool {
+        let Ok(job) = self.inbox.try_recv() else { return false };
+        self.delivery.work(&self.broker, job);
+        true
+    }
+
+    /// A checkpoint is asked for.
+    pub fn checkpoint(&self) {
+        self.hand.ask_checkpoint();
+    }
+
+    /// The store's clock goes on.
+    pub fn advance(&self, ms: u64) {
+        self.hand.advance(ms);
+    }
+
+    /// What is due once a second.
+    pub fn tick(&self) {
+        housekeeping::tick(&self.broker, clock::monotonic());
+    }
+
+    /// Ends in good order: everything is written.
+    pub fn close(self) {
+        let Self { runtime, broker, hand, delivery, .. } = self;
+        drop((runtime, delivery, broker));
+        hand.close();
+    }
+}
