@@ -84,6 +84,22 @@ pub fn run(addr: SocketAddr, plan: &Plan, cpu: impl Fn() -> Result<Duration>) ->
     })
 }
 
+/// Clients that hold `count` subscriptions, `PREFIX/0/#` and so on, and get nothing.
+pub fn bystanders(addr: SocketAddr, version: Version, prefix: &str, count: usize) -> Result<Vec<Greeting>> {
+    const EACH: usize = 1000;
+    let mut clients: Vec<Greeting> = Vec::new();
+    for number in 0..count {
+        if number % EACH == 0 {
+            let id = format!("bench-bystander-{}", clients.len());
+            clients.push(Greeting::connect(addr, version, &id)?);
+        }
+        if let Some(client) = clients.last_mut() {
+            client.subscribe(version, &format!("{prefix}/{number}/#"), 0)?;
+        }
+    }
+    Ok(clients)
+}
+
 struct Load {
     poll: Poll,
     events: Events,

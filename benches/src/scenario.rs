@@ -36,6 +36,14 @@ pub enum Scenario {
     Persisted8,
     /// The same with 64 publishers.
     Persisted64,
+    /// Ten publishers, QoS 0, one subscription with a wildcard.
+    Wildcards1,
+    /// The same beside 999 other subscriptions with wildcards, below the same levels.
+    Wildcards1000,
+    /// The same beside 99,999.
+    Wildcards100000,
+    /// The last one with a graph on other topics.
+    Wildcards100000Graph,
     /// One message at a time, QoS 0.
     Ping,
     /// Fahrenheit in, Celsius out: forebay's graph beside an external converter on the broker's core.
@@ -66,7 +74,20 @@ pub struct Settings {
 impl Scenario {
     /// Whether the broker is started with the converter.
     pub fn transforms(self) -> bool {
-        matches!(self, Self::Transform | Self::TransformPlain | Self::PingTransform)
+        matches!(
+            self,
+            Self::Transform | Self::TransformPlain | Self::PingTransform | Self::Wildcards100000Graph
+        )
+    }
+
+    /// Subscriptions with wildcards that there are, in scenarios about them.
+    fn wildcards(self) -> Option<usize> {
+        match self {
+            Self::Wildcards1 => Some(1),
+            Self::Wildcards1000 => Some(1000),
+            Self::Wildcards100000 | Self::Wildcards100000Graph => Some(100_000),
+            _ => None,
+        }
     }
 
     /// Publishers of a scenario whose messages are on disk before they are acknowledged.
@@ -89,6 +110,10 @@ impl Scenario {
             Self::Persisted => "1 → 1, QoS 1, persisted, one at a time",
             Self::Persisted8 => "8 → 1, QoS 1, persisted, one at a time each",
             Self::Persisted64 => "64 → 1, QoS 1, persisted, one at a time each",
+            Self::Wildcards1 => "10 → 1, QoS 0, 1 wildcard subscription",
+            Self::Wildcards1000 => "10 → 1, QoS 0, 1,000 wildcard subscriptions",
+            Self::Wildcards100000 => "10 → 1, QoS 0, 100,000 wildcard subscriptions",
+            Self::Wildcards100000Graph => "the same, and a graph on other topics",
             Self::Ping => "ping latency, QoS 0",
             Self::Transform => "Fahrenheit → Celsius",
             Self::TransformPlain => "the same messages, not converted",
@@ -122,6 +147,8 @@ impl Scenario {
                 Ok(Sample::from([(Metric::BytesPerConnection, bytes)]))
             }
             _ => {
+                let others = self.wildcards().map_or(0, |all| all - 1);
+                let _others = load::bystanders(broker.addr, settings.version, "bench/load/+/other", others)?;
                 let mut sample = throughput(broker, &self.plan(settings))?;
                 if let Some(group) = self.persisted() {
                     // By the same disk, in the same minute.
@@ -138,6 +165,7 @@ impl Scenario {
             Self::FanInQos1 => (10, 1, 1, 2000),
             Self::FanInQos2 => (10, 1, 2, 2000),
             Self::FanOut => (1, 100, 0, 400),
+            _ if self.wildcards().is_some() => (10, 1, 0, 8000),
             Self::Persisted => (1, 1, 1, 1),
             Self::Persisted8 => (8, 1, 1, 8),
             Self::Persisted64 => (64, 1, 1, 64),

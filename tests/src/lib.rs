@@ -22,6 +22,7 @@ pub mod mosquitto;
 pub mod mosquitto_broker;
 pub mod mqtt;
 pub mod operators;
+pub mod outage;
 pub mod pki;
 pub mod place;
 pub mod process;

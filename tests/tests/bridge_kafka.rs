@@ -8,6 +8,7 @@ use std::time::Duration;
 use forebay_tests::forebay::Forebay;
 use forebay_tests::kafka::Kafka;
 use forebay_tests::mqtt::{Client, Connect, user_property};
+use forebay_tests::outage;
 use forebay_tests::place::{Place, celsius, value, wait_connected, wait_reason};
 use forebay_tests::resources::{between, dataflow_graph, kafka_endpoint, persisted, secret};
 use forebay_tests::wait;
@@ -105,7 +106,7 @@ fn what_is_acknowledged_reaches_kafka_that_was_away_and_this_broker_was_killed()
     send(&mut publisher, 0..50);
     wait_values(&server, "cooked", 0..50);
     server.stop();
-    send(&mut publisher, 50..300);
+    let gone = outage::publish(&mut publisher, "raw/x", celsius, 50);
     let why = wait::until("it is told", || {
         let output = broker.output();
         output.lines().find(|line| line.contains("DataflowKafkaTarget")).map(ToOwned::to_owned).ok_or(output)
@@ -114,9 +115,9 @@ fn what_is_acknowledged_reaches_kafka_that_was_away_and_this_broker_was_killed()
     drop(broker);
     let broker = place.serve().start();
     let mut publisher = Client::connect(broker.addr, &Connect::v5("publisher"));
-    send(&mut publisher, 300..400);
+    send(&mut publisher, gone.end..gone.end + 100);
     server.resume();
-    wait_values(&server, "cooked", 0..400);
+    wait_values(&server, "cooked", 0..gone.end + 100);
     broker.wait_metric_is("forebay_store_graph_entries", &["dataflow_id=\"outward\""], 0.0);
 }
 

@@ -10,6 +10,7 @@ use forebay_tests::forebay::{self, Forebay, Serve};
 use forebay_tests::mosquitto;
 use forebay_tests::mosquitto_broker::MosquittoBroker;
 use forebay_tests::mqtt::{Client, Connect, PUBACK, user_property};
+use forebay_tests::outage;
 use forebay_tests::pki::Authority;
 use forebay_tests::place::{Place, celsius, value, wait_connected, wait_reason};
 use forebay_tests::proxy::Proxy;
@@ -95,23 +96,23 @@ fn what_is_acknowledged_reaches_a_remote_broker_that_was_away_and_this_one_was_k
     };
     send(&mut publisher, 0..50);
     proxy.cut();
-    send(&mut publisher, 50..300);
+    let gone = outage::publish(&mut publisher, "raw/x", celsius, 50);
     let why = wait_reason(&broker, "outward", "DataflowMqttTargetConnectionFailed");
     assert!(why.starts_with("destination (remote): "), "{why}");
     drop(broker);
     let broker = place.serve().start();
     let mut publisher = Client::connect(broker.addr, &Connect::v5("publisher"));
-    send(&mut publisher, 300..400);
+    send(&mut publisher, gone.end..gone.end + 100);
     proxy.restore();
-    all_of(&mut there, 0..400);
+    all_of(&mut there, 0..gone.end + 100);
     // All of it is done with: the log has nothing left for the graph.
     broker.wait_metric_is("forebay_store_graph_entries", &["dataflow_id=\"outward\""], 0.0);
     drop(broker);
     let broker = place.serve().start();
     wait_connected(&broker, "destination");
     let mut publisher = Client::connect(broker.addr, &Connect::v5("publisher"));
-    send(&mut publisher, 999..1000);
-    assert_eq!(value(&there.receive().payload), 999);
+    send(&mut publisher, 999_999..1_000_000);
+    assert_eq!(value(&there.receive().payload), 999_999);
 }
 
 /// Publishes; whether the broker takes it, or has no room.

@@ -1,6 +1,7 @@
 //! Graphs to an OpenTelemetry collector that others wrote, by gRPC and by HTTP.
 #![allow(clippy::expect_used, clippy::panic)]
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::thread;
 
@@ -9,6 +10,7 @@ use forebay_tests::collector::Collector;
 use forebay_tests::forebay::{Forebay, Serve};
 use forebay_tests::mqtt::{Client, Connect};
 use forebay_tests::operators;
+use forebay_tests::outage;
 use forebay_tests::pki::Authority;
 use forebay_tests::place::{wait_connected, wait_reason};
 use forebay_tests::registry::Registry;
@@ -75,9 +77,15 @@ fn wait_values(collector: &Collector, values: impl IntoIterator<Item = u32>) {
     let values: Vec<String> = values.into_iter().map(|value| format!("Value: {value}")).collect();
     wait::until("the collector has it", || {
         let output = collector.output();
-        let lines: Vec<&str> = output.lines().map(str::trim).collect();
-        let missing = values.iter().find(|value| !lines.contains(&value.as_str()));
-        missing.map_or(Ok(()), |missing| Err(format!("{missing} is missing in\n{output}")))
+        let lines: HashSet<&str> = output.lines().map(str::trim).collect();
+        let missing: Vec<&String> = values.iter().filter(|value| !lines.contains(value.as_str())).collect();
+        let Some(first) = missing.first() else { return Ok(()) };
+        let tail: Vec<&str> = output.lines().rev().take(40).collect();
+        Err(format!(
+            "{} are missing, {first} is the first; from the end on:\n{}",
+            missing.len(),
+            tail.join("\n")
+        ))
     });
 }
 
@@ -116,14 +124,15 @@ fn what_is_acknowledged_reaches_a_collector_that_was_away() {
     wait_connected(&broker, "destination");
     let mut publisher = Client::connect(broker.addr, &Connect::v5("publisher"));
     collector.kill();
-    (0..100).for_each(|value| publisher.publish("raw", 1, &reading(value)));
+    let gone = outage::publish(&mut publisher, "raw", reading, 0);
     wait_reason(&broker, "telemetry", "DataflowOtelTargetSendFailed");
     drop(broker);
     let broker = place.serve();
     let mut publisher = Client::connect(broker.addr, &Connect::v5("publisher"));
-    (100..150).for_each(|value| publisher.publish("raw", 1, &reading(value)));
+    let more = gone.end..gone.end + 50;
+    more.clone().for_each(|value| publisher.publish("raw", 1, &reading(value)));
     collector.resume();
-    wait_values(&collector, 0..150);
+    wait_values(&collector, 0..more.end);
     broker.wait_metric_is("forebay_store_graph_entries", &["dataflow_id=\"telemetry\""], 0.0);
 }
 

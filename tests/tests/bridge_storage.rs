@@ -10,7 +10,7 @@ use forebay_tests::azurite::{Azurite, duckdb};
 use forebay_tests::mqtt::{Client, Connect};
 use forebay_tests::place::{Place, wait_connected, wait_reason};
 use forebay_tests::resources::{between, config_map, dataflow_graph, persisted, secret};
-use forebay_tests::{operators, wait};
+use forebay_tests::{operators, outage, wait};
 use serde_json::{Value, json};
 
 const READINGS: &str = "aio-sr://azure-iot-operations/readings:1";
@@ -242,14 +242,15 @@ fn an_object_store_gets_files_also_what_was_acknowledged_while_it_was_away() {
             .all(|name| name.starts_with("line1/azure-iot-operations.keep.destination-"))
     );
     store.stop();
-    (50..150).for_each(|number| client.publish("raw", 1, &reading(number)));
+    let gone = outage::publish(&mut client, "raw", reading, 50);
     wait_reason(&broker, "keep", "DataflowObjectStoreTargetSendFailed");
     drop(broker);
     let broker = place.serve().start();
     let mut client = Client::connect(broker.addr, &Connect::v5("client"));
-    (150..200).for_each(|number| client.publish("raw", 1, &reading(number)));
+    let more = gone.end..gone.end + 50;
+    more.clone().for_each(|number| client.publish("raw", 1, &reading(number)));
     store.resume();
-    wait_numbers(|| store.parquet("raw"), 0..200);
+    wait_numbers(|| store.parquet("raw"), 0..more.end.into());
     broker.wait_metric_is("forebay_store_graph_entries", &["dataflow_id=\"keep\""], 0.0);
 }
 
