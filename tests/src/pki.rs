@@ -8,8 +8,8 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType,
 };
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -70,6 +70,33 @@ impl Authority {
         self.sign(params)
     }
 
+    /// A client whose certificate has this number.
+    pub fn numbered_client(&self, name: &str, number: u64) -> Identity {
+        let mut params = named(name);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.serial_number = Some(number.into());
+        self.sign(params)
+    }
+
+    /// A list of the certificates with these numbers, which are good no longer; it ends so long from now.
+    pub fn revocations(&self, numbers: &[u64], life: Duration) -> String {
+        let revoked = numbers.iter().map(|number| RevokedCertParams {
+            serial_number: (*number).into(),
+            revocation_time: OffsetDateTime::now_utc(),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let list = CertificateRevocationListParams {
+            this_update: OffsetDateTime::now_utc() - Duration::from_secs(3600),
+            next_update: OffsetDateTime::now_utc() + life,
+            crl_number: 1.into(),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.issuer).expect("a list").pem().expect("text")
+    }
+
     /// A client whose certificate has ended.
     pub fn client_of_yesterday(&self, name: &str) -> Identity {
         let mut params = named(name);
@@ -115,7 +142,8 @@ fn named(name: &str) -> CertificateParams {
 fn authority(name: &str) -> CertificateParams {
     let mut params = named(name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+    params.key_usages =
+        vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
     params
 }
 

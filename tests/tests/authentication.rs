@@ -496,6 +496,57 @@ fn certificates_are_good_or_not() {
 }
 
 #[test]
+fn a_certificate_that_is_revoked_is_good_no_longer() {
+    let addr = wait::free_addr();
+    let (authority, clients, others) =
+        (Authority::new("Servers"), Authority::new("Clients"), Authority::new("Others"));
+    let hour = Duration::from_secs(3600);
+    let list = |pem: &str| config_map("revoked", &[("crl.pem", pem)]);
+    let trusted = [("a.pem", clients.certificate.as_str()), ("b.pem", others.certificate.as_str())];
+    let named = [("client-crl", "revoked")];
+    let resources = Resources::default()
+        .with("listener.yaml", &broker_listener(&[tls_port(addr)]))
+        .with("authentication.yaml", &broker_authentication("abc", &named, &["method: X509"]))
+        .with("trusted.yaml", &config_map("client-ca", &trusted))
+        .with("revoked.yaml", &list(&clients.revocations(&[7], hour)))
+        .with("server.yaml", &authority.server().secret("server"))
+        .with("ca.crt", &authority.certificate);
+    let forebay = Serve::new().resources(&resources).start();
+    let ca = resources.file("ca.crt").display().to_string();
+    let directory = tempfile::TempDir::new().unwrap();
+    let comes_in = |identity: &forebay_tests::pki::Identity, name: &str| {
+        let (certificate, key) = identity.write(directory.path(), name);
+        may_publish(addr, "mqttv5", &["--cafile", &ca, "--cert", &certificate, "--key", &key])
+    };
+    let (seventh, eighth) = (clients.numbered_client("fan", 7), clients.numbered_client("pump", 8));
+    assert!(!comes_in(&seventh, "seventh") && comes_in(&eighth, "eighth"));
+    // Of an issuer without a list nothing is known.
+    assert!(!comes_in(&others.client("fan"), "other"));
+    // Lists change, and what is no list changes nothing.
+    let resources = resources.with("revoked.yaml", &list("nothing"));
+    forebay.wait_metric("forebay_reloads", &["result=\"refused\""], 1.0);
+    assert!(
+        forebay.output().contains("the ConfigMap `revoked` holds no revocation list"),
+        "{}",
+        forebay.output()
+    );
+    assert!(!comes_in(&seventh, "seventh") && comes_in(&eighth, "eighth"));
+    let both = clients.revocations(&[8], hour) + &others.revocations(&[], hour);
+    let resources = resources.with("revoked.yaml", &list(&both));
+    wait::until("the new list is in effect", || {
+        let came = [&seventh, &eighth].map(|identity| comes_in(identity, "again"));
+        (came == [true, false]).then_some(()).ok_or_else(|| format!("{came:?}"))
+    });
+    assert!(comes_in(&others.client("fan"), "other"));
+    // A list that has ended says nothing any more.
+    let _resources = resources.with("revoked.yaml", &list(&clients.revocations(&[], Duration::from_secs(0))));
+    wait::until("nobody comes in", || {
+        let came = comes_in(&seventh, "again");
+        (!came).then_some(()).ok_or_else(|| "it comes in".to_owned())
+    });
+}
+
+#[test]
 fn the_first_method_that_is_meant_decides() {
     let cluster = Cluster::new("one");
     let addr = wait::free_addr();

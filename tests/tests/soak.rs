@@ -22,6 +22,9 @@ const PUBLISHERS: [u8; 4] = [1, 1, 2, 2];
 const WINDOW: usize = 16;
 /// How long a publisher waits between two messages.
 const PAUSE: Duration = Duration::from_micros(2500);
+/// Messages that a subscriber may be behind before publishers wait for it: what waits for it while it is away is bounded in the
+/// broker, and what comes beyond is dropped.
+const BEHIND_MAX: u64 = 20_000;
 /// Members of the share that stay.
 const MEMBERS: usize = 3;
 /// Memory that may come while nothing else happens: allocators and pools take their time.
@@ -58,18 +61,20 @@ struct Received {
 }
 
 impl Received {
-    /// A new message, by the rules of its QoS.
-    fn take(&mut self, payload: &str, in_order: bool) {
+    /// A new message, by the rules of its QoS. False when it had come before.
+    fn take(&mut self, payload: &str, in_order: bool) -> bool {
         let (publisher, number) = payload.split_once(':').expect("a message of ours");
         let (publisher, number): (usize, u64) = (publisher.parse().unwrap(), number.parse().unwrap());
         let numbers = &mut self.numbers[publisher];
         if in_order {
             assert!(number <= numbers.floor, "{payload} came before number {}", numbers.floor);
         }
-        if !numbers.add(number) {
+        let is_new = numbers.add(number);
+        if !is_new {
             assert_eq!(PUBLISHERS[publisher], 1, "{payload} came twice");
             self.again += 1;
         }
+        is_new
     }
 
     fn count(&self) -> u64 {
@@ -83,6 +88,8 @@ struct Soak {
     acknowledged: AtomicU64,
     own: Mutex<Received>,
     shared: Mutex<Received>,
+    /// How many messages came to each of them.
+    came: [AtomicU64; 2],
     connections: AtomicU64,
     /// Publishers come to their end.
     over: AtomicBool,
@@ -91,6 +98,12 @@ struct Soak {
 }
 
 impl Soak {
+    /// Whether the subscription or the share has much to catch up with.
+    fn is_behind(&self) -> bool {
+        let published: u64 = self.published.iter().map(|count| count.load(Ordering::Relaxed)).sum();
+        self.came.iter().any(|came| published.saturating_sub(came.load(Ordering::Relaxed)) > BEHIND_MAX)
+    }
+
     /// What is not there, in words.
     fn lacking(&self) -> String {
         let of = |name: &str, received: &Mutex<Received>| {
@@ -186,7 +199,7 @@ fn publish(soak: &Soak, addr: SocketAddr, me: usize, mut random: Random) {
             if over && under_way.is_empty() {
                 break;
             }
-            if !over && under_way.len() < WINDOW {
+            if !over && under_way.len() < WINDOW && !soak.is_behind() {
                 id = id % (2 * WINDOW as u16) + 1;
                 while under_way.iter().any(|(used, ..)| *used == id) {
                     id = id % (2 * WINDOW as u16) + 1;
@@ -288,7 +301,9 @@ impl Subscriber<'_> {
             PUBLISH => {
                 let message = client.read_publish(packet);
                 if message.qos < 2 || self.unreleased.insert(message.id) {
-                    self.received.lock().unwrap().take(&message.text(), self.in_order);
+                    let is_new = self.received.lock().unwrap().take(&message.text(), self.in_order);
+                    let came = &self.soak.came[usize::from(!self.in_order)];
+                    came.fetch_add(u64::from(is_new), Ordering::Relaxed);
                 }
                 let answer = if message.qos == 2 { PUBREC } else { PUBACK };
                 client.send_to_the_unwilling(&self::packet(answer << 4, &message.id.to_be_bytes()));
@@ -341,12 +356,24 @@ fn resident_bytes(broker: &Forebay) -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
 }
 
+/// Has everybody come to the end, however this one ends.
+struct End<'a>(&'a Soak);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.over.store(true, Ordering::SeqCst);
+        self.0.done.store(true, Ordering::SeqCst);
+    }
+}
+
 /// Watches the broker's memory for `time`; what it was each second.
 fn watch(soak: &Soak, broker: &Forebay, time: Duration) -> Vec<u64> {
     let (begun, mut seen) = (Instant::now(), Vec::new());
     while begun.elapsed() < time {
         thread::sleep(Duration::from_secs(1));
         seen.push(resident_bytes(broker));
+        let full = broker.metric("forebay_messages_dropped_total", &["cause=\"queue-full\""]);
+        assert_eq!(full, 0.0, "subscribers are too far behind for this machine");
         if seen.len() % 60 == 0 {
             let own = soak.own.lock().unwrap();
             println!(
@@ -413,6 +440,7 @@ fn nothing_is_lost_or_doubled_and_memory_stays_flat_while_clients_come_and_go() 
         });
         scope.spawn(move || churn(soak, addr, Random::new(seed + 300)));
         scope.spawn(move || read_slowly(soak, addr));
+        let _end = End(soak);
         let seen = watch(soak, &broker, Duration::from_secs(seconds));
         soak.over.store(true, Ordering::SeqCst);
         let came = wait::within(PATIENCE, || soak.everything_came());

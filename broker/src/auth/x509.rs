@@ -6,9 +6,13 @@ use std::time::{Duration, SystemTime};
 use broker_core::Millis;
 use broker_core::packet::ReasonCode;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, TrustAnchor, UnixTime};
 use rustls::{DistinguishedName, RootCertStore};
-use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, KeyUsage, anchor_from_trusted_cert};
+use webpki::{
+    ALL_VERIFICATION_ALGS, CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage,
+    OwnedCertRevocationList, RevocationCheckDepth, RevocationOptionsBuilder, UnknownStatusPolicy,
+    anchor_from_trusted_cert,
+};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::X509Name;
@@ -43,6 +47,8 @@ pub struct X509 {
     /// Subjects of the anchors' certificates, by the bytes that a verified path has.
     subjects: Vec<(Vec<u8>, Subject)>,
     attributes: Vec<SubjectAttributes>,
+    /// Certificates that are good no longer; where there are any lists, there must be one of each issuer of clients.
+    revoked: Vec<CertRevocationList<'static>>,
 }
 
 impl X509 {
@@ -65,7 +71,27 @@ impl X509 {
         }
         match anchors.is_empty() {
             true => Err("holds no certificate".to_owned()),
-            false => Ok(Self { anchors, subjects, attributes }),
+            false => Ok(Self { anchors, subjects, attributes, revoked: Vec::new() }),
+        }
+    }
+
+    /// The same, but for certificates that the lists in this PEM revoke, and those of issuers without a list.
+    ///
+    /// # Errors
+    /// Says which list cannot be used.
+    pub fn revoked_by(mut self, pem: &[u8]) -> Result<Self, String> {
+        for (at, list) in CertificateRevocationListDer::pem_slice_iter(pem).enumerate() {
+            let unusable = |error: String| {
+                format!("holds a revocation list (number {}) that cannot be used: {error}", at + 1)
+            };
+            let list = list.map_err(|error| unusable(error.to_string()))?;
+            let list =
+                OwnedCertRevocationList::from_der(&list).map_err(|error| unusable(error.to_string()))?;
+            self.revoked.push(list.into());
+        }
+        match self.revoked.is_empty() {
+            true => Err("holds no revocation list (PEM, `X509 CRL`)".to_owned()),
+            false => Ok(self),
         }
     }
 
@@ -91,6 +117,15 @@ impl X509 {
 
     fn verify(&self, own: &CertificateDer<'_>, above: &[CertificateDer<'_>]) -> Result<Identity, String> {
         let leaf = EndEntityCert::try_from(own).map_err(|error| error.to_string())?;
+        let lists: Vec<&CertRevocationList<'_>> = self.revoked.iter().collect();
+        // As mosquitto's crlfile: of the client's own certificate, by a list that is there and has not ended.
+        let revocation = RevocationOptionsBuilder::new(&lists).ok().map(|options| {
+            options
+                .with_depth(RevocationCheckDepth::EndEntity)
+                .with_status_policy(UnknownStatusPolicy::Deny)
+                .with_expiration_policy(ExpirationPolicy::Enforce)
+                .build()
+        });
         let path = leaf
             .verify_for_usage(
                 ALL_VERIFICATION_ALGS,
@@ -98,7 +133,7 @@ impl X509 {
                 above,
                 UnixTime::now(),
                 KeyUsage::client_auth(),
-                None,
+                revocation,
                 None,
             )
             .map_err(|error| error.to_string())?;

@@ -135,7 +135,10 @@ impl Methods<'_, '_, '_> {
         });
         let attributes = attributes.collect::<Result<Vec<_>, _>>()?;
         let trusted = read_certificates(&pem).and_then(|certificates| X509::new(&certificates, attributes));
-        trusted.map_err(|fault| format!("the ConfigMap `{name}` {fault}"))
+        let x509 = trusted.map_err(|fault| format!("the ConfigMap `{name}` {fault}"))?;
+        let Some(name) = &self.resource.meta.settings.client_crl else { return Ok(x509) };
+        let pem = self.secrets.config_map(&self.resource.id.namespace, name)?;
+        x509.revoked_by(&pem).map_err(|fault| format!("the ConfigMap `{name}` {fault}"))
     }
 
     fn custom(&mut self, settings: &CustomSettings) -> Result<Custom, String> {

@@ -130,6 +130,8 @@ pub struct Settings {
     pub kubernetes_api: Option<String>,
     /// `forebay.dev/kubernetes-ca` of an authentication: the ConfigMap with the certificates of that server.
     pub kubernetes_ca: Option<String>,
+    /// `forebay.dev/client-crl` of an authentication: the ConfigMap with lists of client certificates that are revoked.
+    pub client_crl: Option<String>,
     /// `forebay.dev/kubernetes-token-file` of an authentication: the broker's own token for that server.
     pub kubernetes_token_file: Option<PathBuf>,
 }
@@ -254,6 +256,7 @@ const OWN: &[(&str, &[&str])] = &[
             "forebay.dev/kubernetes-api",
             "forebay.dev/kubernetes-ca",
             "forebay.dev/kubernetes-token-file",
+            "forebay.dev/client-crl",
         ],
     ),
 ];
@@ -504,6 +507,7 @@ fn apply(key: &str, text: &str, settings: &mut Settings) -> Result<(), String> {
         "token-issuer" => settings.token_issuer = Some(text.to_owned()),
         "kubernetes-api" => settings.kubernetes_api = Some(https(text)?),
         "kubernetes-ca" => settings.kubernetes_ca = Some(text.to_owned()),
+        "client-crl" => settings.client_crl = Some(text.to_owned()),
         "kubernetes-token-file" => settings.kubernetes_token_file = Some(path(text)?),
         "plain-http" => {
             settings.plain_http = match text {
