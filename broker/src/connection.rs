@@ -74,7 +74,7 @@ pub async fn run(
     port: Arc<Port>,
     transport: Transport,
     peer: SocketAddr,
-    _place: Admitted,
+    _place: Option<Admitted>,
     mut stop: watch::Receiver<bool>,
 ) {
     let socket = Arc::new(transport);

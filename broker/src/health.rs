@@ -127,6 +127,11 @@ impl Health {
         }
     }
 
+    /// The reason code of a resource now.
+    pub fn reason_code(&self, id: &ResourceId) -> Option<&'static str> {
+        self.statuses.lock().get(id)?.reason_code
+    }
+
     /// Notes how a resource fares.
     pub fn set(&self, id: &ResourceId, status: State, reason_code: Option<&'static str>, message: String) {
         let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();

@@ -38,6 +38,7 @@ mod reload;
 mod replay;
 mod route;
 mod schemas;
+mod self_check;
 mod serve;
 mod services;
 #[cfg(test)]

@@ -30,7 +30,7 @@ use crate::persistence::{self, Persistence, Policy};
 use crate::reload::{self, Watch};
 use crate::services::schema_registry::SchemaRegistryService;
 use crate::services::state_store::StateStoreService;
-use crate::{clock, delivery, housekeeping, listener, logs, schemas, sys};
+use crate::{clock, delivery, housekeeping, listener, logs, schemas, self_check, sys};
 
 /// Upper bounds of the latency histogram of operations, seconds.
 const OPERATION_BUCKETS: [f64; 12] = [1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 1e-3, 1e-2, 1e-1, 1.0];
@@ -195,6 +195,9 @@ async fn serve(
     }
     tokio::spawn(housekeeping::run(Arc::clone(&broker)));
     tokio::spawn(sys::run(Arc::clone(&broker)));
+    if let Some(resource) = loaded.resources.brokers.first() {
+        self_check::start(&broker, &admin.health, resource);
+    }
     if !options.registry_poll.is_zero() {
         tokio::spawn(Arc::clone(&graphs).watch_registries(*options.registry_poll));
     }

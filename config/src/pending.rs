@@ -99,7 +99,6 @@ static PENDING: &[Pending] = &[
         Ignored,
         "metrics are served on the admin address",
     ),
-    row(BROKER, &["spec", "diagnostics", "selfCheck"], Set, Ignored, "the broker does not probe itself"),
     row(BROKER, &["spec", "diagnostics", "traces"], Set, Ignored, "no traces are made"),
     row(BROKER, &["spec", "persistence", "encryption"], Set, Ignored, "what is on disk is not encrypted"),
     row(

@@ -439,3 +439,44 @@ fn idle_connections_cost_little_and_are_all_there() {
         client.expect(PINGRESP);
     }
 }
+
+/// What `/status` says of the Broker: reason code and message.
+fn health(broker: &Forebay) -> (String, String) {
+    let text = forebay_tests::http::get(broker.admin, "/status").expect("an answer").text();
+    let all: Vec<serde_json::Value> = serde_json::from_str(&text).expect("JSON");
+    let found = all.iter().find(|it| it["kind"] == "Broker").expect("the Broker");
+    let text = |key: &str| found["healthState"][key].as_str().unwrap_or_default().to_owned();
+    (text("reasonCode"), text("message"))
+}
+
+#[test]
+fn the_broker_probes_itself() {
+    let (probed, _folder) = broker(&[], "");
+    for step in ["connect", "subscribe", "publish", "unsubscribe"] {
+        probed.wait_metric_is(&format!("aio_broker_{step}_route_replication_correctness"), &[], 1.0);
+        assert!(probed.metric(&format!("aio_broker_{step}_latency_last_value_ms"), &[]) > 0.0, "{step}");
+        assert!(probed.metric(&format!("aio_broker_{step}_latency_mu_ms"), &[]) > 0.0, "{step}");
+    }
+    probed.wait_metric_is("aio_broker_ping_correctness", &[], 1.0);
+    probed.wait_metric_is("aio_broker_payload_check_total_messages_received", &[], 1.0);
+    assert_eq!(probed.metric("aio_broker_payload_check_total_messages_lost", &[]), 0.0);
+    // It is counted for itself, and gone when it is done.
+    probed.wait_metric_is("aio_broker_publishes_received", &["category=\"broker_selftest\""], 1.0);
+    assert_eq!(probed.metric("aio_broker_publishes_received", &["category=\"uncategorized\""]), 0.0);
+    probed.wait_metric_is("aio_broker_total_sessions", &[], 0.0);
+    assert_eq!(health(&probed).0, "");
+
+    // One that lets nobody in with a user property, which the probe has.
+    let (failing, _folder) = broker(&[("user-properties", "0")], "");
+    wait::until("the probe fails", || {
+        let (reason, message) = health(&failing);
+        let told = reason == "BrokerProbeFailed" && message == "connect: refused, QuotaExceeded";
+        told.then_some(()).ok_or_else(|| format!("{reason}: {message}"))
+    });
+    failing.wait_metric_is("aio_broker_connect_route_replication_correctness", &[], 0.0);
+
+    let (quiet, _folder) = broker(&[], "  diagnostics:\n    selfCheck:\n      mode: Disabled\n");
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let text = forebay_tests::http::get(quiet.admin, "/metrics").expect("an answer").text();
+    assert!(!text.contains("correctness"), "{text}");
+}

@@ -101,14 +101,14 @@ fn serve(
     let settings = port.settings();
     if settings.is_plain() {
         let transport = Transport::Plain(socket);
-        tokio::spawn(connection::run(broker, port, transport, peer, admitted, stop));
+        tokio::spawn(connection::run(broker, port, transport, peer, Some(admitted), stop));
         return;
     }
     tokio::spawn(async move {
         // Boxed, so that a connection that is served takes no room for what is over.
         if let Some(transport) = Box::pin(agree(socket, peer, &settings, &admitted, stop.clone())).await {
             drop(settings);
-            connection::run(broker, port, transport, peer, admitted, stop).await;
+            connection::run(broker, port, transport, peer, Some(admitted), stop).await;
         }
     });
 }

@@ -12,7 +12,6 @@ use tokio::sync::watch;
 use crate::broker::Broker;
 use crate::delivery::Delivery;
 use crate::limits::Limits;
-use crate::listener::admission::{self, Admission};
 use crate::listener::{Port, Settings};
 use crate::persistence::{Job, Persistence, Policy};
 use crate::transport::Transport;
@@ -28,7 +27,6 @@ pub struct Life {
     delivery: Delivery,
     inbox: Receiver<Job>,
     port: Arc<Port>,
-    admission: Arc<Admission>,
     stop: watch::Sender<bool>,
 }
 
@@ -49,14 +47,6 @@ impl Life {
             delivery: Delivery::new(&persistence),
             inbox,
             port: Port::new(address, Settings::open()),
-            admission: Admission::new(admission::Limits {
-                connections: admission::Limits::CONNECTIONS,
-                per_address: admission::Limits::PER_ADDRESS,
-                rate_per_address: admission::Limits::RATE_PER_ADDRESS,
-                limits_loopback: false,
-                handshake: admission::Limits::HANDSHAKE,
-                handshake_bytes: admission::Limits::HANDSHAKE_BYTES,
-            }),
             stop: watch::Sender::new(false),
         };
         Ok((life, recovery))
@@ -66,17 +56,9 @@ impl Life {
     pub fn connect(&self, capacity: usize) -> ClientEnd {
         let (end, client) = memory::connection(capacity);
         let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000));
-        let place = self.admission.admit(peer.ip(), clock::monotonic()).expect("there is room");
         let (broker, port) = (Arc::clone(&self.broker), Arc::clone(&self.port));
         let transport = Transport::Memory(end);
-        drop(self.runtime.spawn(connection::run(
-            broker,
-            port,
-            transport,
-            peer,
-            place,
-            self.stop.subscribe(),
-        )));
+        drop(self.runtime.spawn(connection::run(broker, port, transport, peer, None, self.stop.subscribe())));
         client
     }
 
