@@ -94,7 +94,8 @@ pub enum Command {
     /// Write a password file, for --password-file or the annotation forebay.dev/password-file.
     ///
     /// The formats are mosquitto's, and so are the options: `forebay passwd FILE USER` asks for a password and puts the
-    /// user into the file, or gives one who is there another. The file is readable for its owner only.
+    /// user into the file, or gives one who is there another. The file is readable for its owner only. With -H scram-sha-256 or
+    /// scram-sha-512, which mosquitto does not read, the user may also prove the password without telling it.
     Passwd(Passwd),
     /// Make something new to work on.
     #[command(subcommand)]

@@ -282,9 +282,11 @@ impl State {
         self.owed.get().map_or(0, VecDeque::len)
     }
 
-    /// The record that the last answer waits for; 0 when none does.
-    pub fn last_owed(&self) -> u64 {
-        self.owed.get().into_iter().flatten().map(|owed| owed.number).max().unwrap_or(0)
+    /// The record that the last acknowledgement of this exchange waits for; 0 when none waits.
+    pub fn owed_of(&self, exchange: PacketId) -> u64 {
+        let is_of = |owed: &&Owed| matches!(owed.answer, Answer::Ack { id, .. } if id == exchange);
+        let last = self.owed.get().and_then(|all| all.iter().rev().find(is_of));
+        last.map_or(0, |owed| owed.number)
     }
 
     /// Sends the answers whose records are written.

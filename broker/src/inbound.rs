@@ -394,8 +394,9 @@ impl Peer {
         let new = state.session.on_publish_qos2(id);
         Ok(match new {
             true => Begun::New { durable: state.session.is_durable() },
-            // Its record may still be on its way: the answer to the first one is then, too.
-            false => Begun::Again(state.last_owed()),
+            // Its record may still be on its way: the answer to the first one is then, too. Of a connection before, it is decided:
+            // CONNACK waited for a newer one.
+            false => Begun::Again(state.owed_of(id)),
         })
     }
 

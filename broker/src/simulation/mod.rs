@@ -16,34 +16,28 @@ mod subscriber;
 mod wire;
 mod world;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use broker_store::sim::run_many;
 use world::{Sum, World};
 
 /// Runs that fail when a defect comes back that the simulation once found.
-const FAILED_ONCE: &[u64] = &[];
+const FAILED_ONCE: &[u64] = &[
+    // A client that came back while the disk failed lost its session.
+    17742954497, //
+    // PUBCOMP went out before PUBREL was on disk, when a newer record had been refused.
+    18336448640, //
+    // A QoS 2 message that came again was answered as the record of another one fared, which was refused.
+    18927845412,
+];
 
 #[test]
 fn what_was_acknowledged_survives_any_end_in_any_order() {
-    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a whole number"));
-    if let Some(seed) = number("FOREBAY_SEED") {
-        println!("{:#?}", World::new(seed).carry_out());
-        return;
+    let mut sum = Sum::default();
+    if run_many(Duration::from_secs(20), |seed| World::new(seed).carry_out(), |run| sum.add(&run)) {
+        println!("{sum:?}");
+        sum.assert_all_happened();
     }
-    let (runs, start) = (number("FOREBAY_SIM_RUNS"), u64::from(std::process::id()) << 20);
-    // As many as there is time for, where nothing is said: a loaded machine is not a defect.
-    let end = Instant::now() + Duration::from_secs(20);
-    let (mut done, mut sum) = (0, Sum::default());
-    while runs.map_or(done < 20 || Instant::now() < end, |runs| done < runs) {
-        let seed = start + done;
-        match std::panic::catch_unwind(|| World::new(seed).carry_out()) {
-            Ok(run) => sum.add(&run),
-            Err(_) => panic!("again with FOREBAY_SEED={seed}"),
-        }
-        done += 1;
-    }
-    println!("{done} runs: {sum:?}");
-    sum.assert_all_happened();
 }
 
 #[test]

@@ -5,9 +5,11 @@ mod by_hand;
 mod disk;
 mod file;
 mod names;
+mod seeds;
 
 pub use by_hand::ByHand;
 pub use disk::{Fault, Op, SimDisk};
+pub use seeds::run_many;
 
 /// A sequence of numbers (SplitMix64).
 #[derive(Clone, Debug)]

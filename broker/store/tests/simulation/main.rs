@@ -10,8 +10,9 @@ mod model;
 mod run;
 mod workload;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use broker_store::sim::run_many;
 use run::Run;
 
 /// Runs that fail when a defect comes back that the simulation once found.
@@ -28,29 +29,11 @@ const FAILED_ONCE: &[u64] = &[
 
 #[test]
 fn crashes_anywhere_lose_nothing_that_was_told() {
-    let seed =
-        std::env::var("FOREBAY_SEED").ok().map(|seed| seed.parse().expect("FOREBAY_SEED is a whole number"));
-    if let Some(seed) = seed {
-        println!("{:#?}", Run::new(seed).carry_out());
-        return;
-    }
-    let runs = std::env::var("FOREBAY_SIM_RUNS").ok().map(|runs| runs.parse::<u64>().expect("a number"));
-    let start = u64::from(std::process::id()) << 20;
-    // As many as there is time for, where nothing is said: a loaded machine is not a defect.
-    let end = Instant::now() + Duration::from_secs(15);
-    let mut done = 0;
     let mut sum = run::Sum::default();
-    while runs.map_or(done < 50 || Instant::now() < end, |runs| done < runs) {
-        let seed = start + done;
-        let result = std::panic::catch_unwind(|| Run::new(seed).carry_out());
-        match result {
-            Ok(run) => sum.add(&run),
-            Err(_) => panic!("again with FOREBAY_SEED={seed}"),
-        }
-        done += 1;
+    if run_many(Duration::from_secs(15), |seed| Run::new(seed).carry_out(), |run| sum.add(&run)) {
+        println!("{sum:?}");
+        sum.assert_all_happened();
     }
-    println!("{done} runs: {sum:?}");
-    sum.assert_all_happened();
 }
 
 #[test]
