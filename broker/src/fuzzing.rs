@@ -1,5 +1,4 @@
 //! What is fuzzed of this package: each function takes any bytes, and panics where something does not hold what it promises.
-#![allow(clippy::panic)]
 
 use crate::auth::{PasswordFile, PasswordHash};
 use crate::transport::frames;
