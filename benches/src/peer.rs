@@ -82,16 +82,18 @@ impl Bench {
     }
 
     /// Starts `kind` and waits until it takes connections. With `transform`, forebay and the plugin get the sample
-    /// graph and the others an external converter on the same core. With `persist`, mosquitto writes down every change; what
-    /// forebay writes down is what clients ask for.
-    pub fn start(&self, kind: Kind, version: Version, transform: bool, persist: bool) -> Result<Broker> {
+    /// graph and the others an external converter on the same core.
+    pub fn start(&self, kind: Kind, version: Version, transform: bool, storage: Storage) -> Result<Broker> {
         let dir = TempDir::new()?;
         let addr = free_addr()?;
         let mut command = Command::new(self.program(kind));
         let mut admin = None;
         match kind {
             Kind::Forebay => {
-                command.arg("serve").arg("--listen").arg(addr.to_string()).arg("--data-dir").arg(dir.path());
+                command.arg("serve").arg("--listen").arg(addr.to_string());
+                if storage != Storage::None {
+                    command.arg("--data-dir").arg(dir.path());
+                }
                 if transform {
                     let at = free_addr()?;
                     command.arg("--admin").arg(at.to_string()).arg("-f").arg(&self.graph);
@@ -100,7 +102,7 @@ impl Bench {
             }
             Kind::Mosquitto => {
                 let conf = dir.path().join("mosquitto.conf");
-                fs::write(&conf, mosquitto_conf(addr, dir.path(), persist))?;
+                fs::write(&conf, mosquitto_conf(addr, dir.path(), storage == Storage::Used))?;
                 command.arg("-c").arg(conf);
             }
             Kind::Rumqttd => {
@@ -124,6 +126,17 @@ impl Bench {
         }
         Ok(broker)
     }
+}
+
+/// What a broker may write down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Storage {
+    /// Nothing: it has no place for that.
+    None,
+    /// What clients ask for, of those that know that; none does.
+    Offered,
+    /// The same, and clients ask for it; mosquitto writes down every change.
+    Used,
 }
 
 /// A running broker, with its helper where it has one.

@@ -5,9 +5,9 @@ use std::time::Duration;
 use crate::Result;
 use crate::disk;
 use crate::idle::{self, Crowd};
-use crate::latency::{self, Ping};
+use crate::latency::{self, Latency, Ping};
 use crate::load::{self, Plan};
-use crate::peer::{Bench, Broker, Kind};
+use crate::peer::{Bench, Broker, Kind, Storage};
 use crate::report::{Metric, Sample};
 use crate::wire::Version;
 
@@ -24,6 +24,8 @@ const READING: &[u8] = br#"{"temperature":{"value":100.0,"unit":"F","sensor":"ov
 pub enum Scenario {
     /// One publisher, one subscriber, QoS 0.
     OneToOne,
+    /// The same with a broker that has no place to persist anything.
+    OneToOneUnstored,
     /// Ten publishers, one subscriber, QoS 1.
     FanInQos1,
     /// Ten publishers, one subscriber, QoS 2.
@@ -36,6 +38,8 @@ pub enum Scenario {
     Persisted8,
     /// The same with 64 publishers.
     Persisted64,
+    /// The same with 64 publishers, and nothing on disk: what the round trips alone cost.
+    Unpersisted64,
     /// Ten publishers, QoS 0, one subscription with a wildcard.
     Wildcards1,
     /// The same beside 999 other subscriptions with wildcards, below the same levels.
@@ -46,6 +50,12 @@ pub enum Scenario {
     Wildcards100000Graph,
     /// One message at a time, QoS 0.
     Ping,
+    /// A thousand messages a second, QoS 0, each measured from when it was due.
+    Pace1000,
+    /// Ten thousand.
+    Pace10000,
+    /// Fifty thousand.
+    Pace50000,
     /// Fahrenheit in, Celsius out: forebay's graph beside an external converter on the broker's core.
     Transform,
     /// The transform's messages through the same processes, on a topic that nobody converts.
@@ -100,21 +110,45 @@ impl Scenario {
         }
     }
 
+    /// What the broker may write down.
+    fn storage(self) -> Storage {
+        match self {
+            Self::OneToOneUnstored => Storage::None,
+            _ if self.persisted().is_some() => Storage::Used,
+            _ => Storage::Offered,
+        }
+    }
+
+    /// Messages a second of a scenario at a fixed rate.
+    fn pace(self) -> Option<u32> {
+        match self {
+            Self::Pace1000 => Some(1_000),
+            Self::Pace10000 => Some(10_000),
+            Self::Pace50000 => Some(50_000),
+            _ => None,
+        }
+    }
+
     /// What the table calls it.
     pub fn title(self) -> &'static str {
         match self {
             Self::OneToOne => "1 → 1, QoS 0",
+            Self::OneToOneUnstored => "1 → 1, QoS 0, no data directory",
             Self::FanInQos1 => "10 → 1, QoS 1",
             Self::FanInQos2 => "10 → 1, QoS 2",
             Self::FanOut => "1 → 100, QoS 0 (deliveries)",
             Self::Persisted => "1 → 1, QoS 1, persisted, one at a time",
             Self::Persisted8 => "8 → 1, QoS 1, persisted, one at a time each",
             Self::Persisted64 => "64 → 1, QoS 1, persisted, one at a time each",
+            Self::Unpersisted64 => "64 → 1, QoS 1, not persisted, one at a time each",
             Self::Wildcards1 => "10 → 1, QoS 0, 1 wildcard subscription",
             Self::Wildcards1000 => "10 → 1, QoS 0, 1,000 wildcard subscriptions",
             Self::Wildcards100000 => "10 → 1, QoS 0, 100,000 wildcard subscriptions",
             Self::Wildcards100000Graph => "the same, and a graph on other topics",
             Self::Ping => "ping latency, QoS 0",
+            Self::Pace1000 => "latency at 1,000/s, QoS 0",
+            Self::Pace10000 => "latency at 10,000/s, QoS 0",
+            Self::Pace50000 => "latency at 50,000/s, QoS 0",
             Self::Transform => "Fahrenheit → Celsius",
             Self::TransformPlain => "the same messages, not converted",
             Self::PingTransform => "ping latency through the transform",
@@ -125,7 +159,7 @@ impl Scenario {
 
     /// Starts `kind`, runs this scenario once, and stops it.
     pub fn run(self, bench: &Bench, kind: Kind, settings: &Settings) -> Result<Sample> {
-        let broker = bench.start(kind, settings.version, self.transforms(), self.persisted().is_some())?;
+        let broker = bench.start(kind, settings.version, self.transforms(), self.storage())?;
         let sample = self.measure(&broker, settings);
         sample.map_err(|error| format!("{error}\n{}", broker.log()).into())
     }
@@ -137,6 +171,10 @@ impl Scenario {
         match self {
             Self::Ping => ping(broker, settings, "bench/ping", "bench/ping"),
             Self::PingTransform => ping(broker, settings, RAW, PROCESSED),
+            _ if self.pace().is_some() => {
+                let ping = probe_of(settings, "bench/pace", "bench/pace");
+                Ok(latency_of(&latency::paced(broker.addr, &ping, self.pace().unwrap_or_default())?))
+            }
             Self::Idle | Self::IdleSubscribed => {
                 let crowd = Crowd {
                     version: settings.version,
@@ -168,7 +206,7 @@ impl Scenario {
             _ if self.wildcards().is_some() => (10, 1, 0, 8000),
             Self::Persisted => (1, 1, 1, 1),
             Self::Persisted8 => (8, 1, 1, 8),
-            Self::Persisted64 => (64, 1, 1, 64),
+            Self::Persisted64 | Self::Unpersisted64 => (64, 1, 1, 64),
             _ => (1, 1, 0, 8000),
         };
         let (topics, filter) = match self {
@@ -208,18 +246,22 @@ fn throughput(broker: &Broker, plan: &Plan) -> Result<Sample> {
 }
 
 fn ping(broker: &Broker, settings: &Settings, topic: &str, filter: &str) -> Result<Sample> {
-    let latency = latency::run(
-        broker.addr,
-        &Ping {
-            version: settings.version,
-            topic: topic.to_owned(),
-            filter: filter.to_owned(),
-            payload: READING.to_vec(),
-            warm_up: settings.warm_up,
-            measured: settings.measured,
-        },
-    )?;
-    Ok(Sample::from([(Metric::P50, latency.p50), (Metric::P99, latency.p99), (Metric::P999, latency.p999)]))
+    Ok(latency_of(&latency::run(broker.addr, &probe_of(settings, topic, filter))?))
+}
+
+fn probe_of(settings: &Settings, topic: &str, filter: &str) -> Ping {
+    Ping {
+        version: settings.version,
+        topic: topic.to_owned(),
+        filter: filter.to_owned(),
+        payload: READING.to_vec(),
+        warm_up: settings.warm_up,
+        measured: settings.measured,
+    }
+}
+
+fn latency_of(latency: &Latency) -> Sample {
+    Sample::from([(Metric::P50, latency.p50), (Metric::P99, latency.p99), (Metric::P999, latency.p999)])
 }
 
 /// A fast path that converts nothing would win every table: the answer is looked at before it is timed.

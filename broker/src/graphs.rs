@@ -7,9 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use broker_core::message::Message;
+use broker_core::packet::QoS;
 use broker_core::reorder::{LATENESS_MS_DEFAULT, LATENESS_MS_MAX, Late, Order};
+use bytes::Bytes;
 use config::resource::{LateMessages, Settings};
-use config::{GraphPlan, Loaded, ResourceId, StagePlan};
+use config::{GraphPlan, Loaded, ResourceId, SourcePlan, StagePlan, System};
 use metrics::{counter, gauge};
 use parking_lot::Mutex;
 use processing::host::{Host, HostError, OnOverrun, Options as HostOptions};
@@ -19,6 +21,7 @@ use processing::runtime::{GraphError, GraphRuntime, Stage};
 use processing::schema::{SchemaCheck, SchemaRef, SchemaRegistry};
 use processing::state_store::{Quota, StateStore};
 use processing_core::graph::{End, Start};
+use processing_core::item::MessageSchema;
 use processing_core::operator::Operator;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
@@ -26,10 +29,10 @@ use crate::broker::{Broker, split_share};
 use crate::clock;
 use crate::health::{Health, State};
 use crate::identity;
-use crate::pipeline::bridges::{Bridges, Making};
+use crate::pipeline::bridges::{Ends, Making};
 use crate::pipeline::cursor::Cursor;
 use crate::pipeline::restore::{self, Prepared, Routed};
-use crate::pipeline::{Dataflow, Exit, Parts, Source};
+use crate::pipeline::{Dataflow, Entrance, Parts, Source};
 use crate::services::command_invoker::CommandInvokers;
 use crate::translate::Carry;
 use crate::turn::Turn;
@@ -141,7 +144,7 @@ impl StartError {
 pub(crate) struct Ready {
     graph: GraphRuntime<Carry>,
     /// What leads to and from remote systems, and where its sinks lead to.
-    ends: (Bridges, Vec<Exit>),
+    ends: Ends,
     order: Option<Order>,
     inline_budget: Duration,
     /// What there is to say about it while it runs.
@@ -316,7 +319,7 @@ impl Graphs {
             broker: &self.broker,
             volumes: self.volumes.as_deref(),
         };
-        let ends = Bridges::new(&making)?;
+        let ends = Ends::new(&making)?;
         let (mut stages, mut pulled) = (Vec::new(), Vec::new());
         for stage in &plan.stages {
             stages.push(self.fetch_stage(plan, stage, pinned, &mut pulled).await?);
@@ -377,7 +380,8 @@ impl Graphs {
         ready: Ready,
         before: Option<&RunningGraph>,
     ) -> RunningGraph {
-        let Ready { graph, ends: (bridges, exits), order, inline_budget, remark, pulled } = ready;
+        let Ready { graph, ends: Ends { bridges, exits, samples }, order, inline_budget, remark, pulled } =
+            ready;
         let may_wait = graph.keeps_items() || order.is_some() || bridges.lead_out();
         let had = before.map_or(&[][..], |before| &before.routes);
         let (mut prepared, more) = self.prepared.lock().remove(&plan.id).unwrap_or_else(|| {
@@ -393,8 +397,9 @@ impl Graphs {
         let parts = Parts {
             name: &plan.id.name,
             graph,
-            schemas: source_schemas(plan),
+            entrances: entrances(plan),
             exits,
+            samples,
             bridges,
             order,
             dead_letter_topic: plan.settings.dead_letter_topic.clone(),
@@ -511,13 +516,19 @@ pub(crate) fn say_running(plan: &GraphPlan<'_>) {
     println!("graph {}: running, {} → {}", plan.id.name, from.join(", "), to.join(", "));
 }
 
-/// The schema of what comes in, by source.
-fn source_schemas<'a>(plan: &GraphPlan<'a>) -> Vec<Option<&'a str>> {
+/// What is known of the messages that come in, by source.
+fn entrances(plan: &GraphPlan<'_>) -> Vec<Entrance> {
     let schema = |place: usize| {
         let mut links = plan.links.iter().filter(|link| link.from == Start::Source(place));
-        links.find_map(|link| link.schema_ref)
+        let reference = links.find_map(|link| link.schema_ref)?;
+        Some(MessageSchema::RegistryReference(Bytes::copy_from_slice(reference.as_bytes())))
     };
-    (0..plan.sources.len()).map(schema).collect()
+    let qos_max = |source: &SourcePlan<'_>| match &source.system {
+        System::Local(settings) => settings.qos.and_then(QoS::from_bits),
+        System::Remote(_) => None,
+    };
+    let entrance = |(place, source)| Entrance { schema: schema(place), qos_max: qos_max(source) };
+    plan.sources.iter().enumerate().map(entrance).collect()
 }
 
 fn definition(reference: &str, bytes: &[u8]) -> Result<processing_core::graph::Graph, StartError> {

@@ -358,6 +358,11 @@ fn describe() {
         "Messages dropped since a graph had too many waiting"
     );
     describe_counter!("aio_dataflow_errors", "Errors in graphs, by reason");
+    describe_counter!(
+        "forebay_graph_samples_total",
+        "Messages that a profile's debuggingSettings had copied"
+    );
+    describe_counter!("forebay_graph_samples_dropped_total", "Copies of messages that there was no room for");
     describe_counter!("forebay_graph_moved_off_total", "Times a slow graph was moved to a thread of its own");
     describe_counter!(
         "forebay_operator_instances_total",

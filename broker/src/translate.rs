@@ -77,6 +77,11 @@ impl Carry {
         Self { qos: origin.qos, origin: Arc::clone(origin), combined: false, origins: origins.clone() }
     }
 
+    /// Goes on with no higher QoS than this.
+    pub fn limit_qos(&mut self, qos_max: QoS) {
+        self.qos = self.qos.min(qos_max);
+    }
+
     /// Stands for another message, too: with the QoS of the one that has the highest.
     pub fn combine(&mut self, later: Self) {
         self.origins.combine(later.origins);
@@ -173,8 +178,6 @@ const WHY_BYTES_MAX: usize = 1024;
 /// What becomes of a message that could not be processed (DESIGN: processing errors keep the message): its own bytes
 /// and properties, and what happened to it as user properties.
 pub fn dead_letter(origin: &Message, topic: &str, letter: &Letter<'_>) -> Result<Message, Refused> {
-    topic::validate_name(topic).map_err(|_| Refused::Topic(topic.to_owned()))?;
-    let mut out = PropertiesBuilder::new();
     let why = &letter.why[..letter.why.floor_char_boundary(WHY_BYTES_MAX)];
     let told = [
         ("dead-letter-topic", origin.topic()),
@@ -185,14 +188,26 @@ pub fn dead_letter(origin: &Message, topic: &str, letter: &Letter<'_>) -> Result
         ("dead-letter-cause", why),
         ("dead-letter-attempt", "1"),
     ];
-    for (key, value) in told.into_iter().filter(|(_, value)| !value.is_empty()) {
+    copied(origin, topic, &told)
+}
+
+/// The copy of a message that came into a graph, for those who look for a fault: its own bytes and properties, and the topic it
+/// came by as a user property.
+pub fn sample(origin: &Message, topic: &str) -> Result<Message, Refused> {
+    copied(origin, topic, &[("sample-topic", origin.topic())])
+}
+
+/// A message as it is, on another topic and with more user properties; those that are empty are left out. It does not expire
+/// where it waits for somebody to look at it; the property stays as it came.
+fn copied(origin: &Message, topic: &str, more: &[(&str, &str)]) -> Result<Message, Refused> {
+    topic::validate_name(topic).map_err(|_| Refused::Topic(topic.to_owned()))?;
+    let mut out = PropertiesBuilder::new();
+    for (key, value) in more.iter().filter(|(_, value)| !value.is_empty()) {
         out.put(Property::UserProperty((key, value))).map_err(|_| Refused::Property("user property"))?;
     }
     let properties = [origin.properties(), &out.into_bytes()].concat();
     let mut message =
         Message::new(topic.to_owned().into(), properties.into(), origin.shared_payload(), origin.received);
-    // The message has been kept: it must not expire where it waits for somebody to look at it. The property stays
-    // as it came.
     message.qos = origin.qos;
     message.hops = origin.hops.saturating_add(1);
     Ok(message)

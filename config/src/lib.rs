@@ -38,7 +38,8 @@ pub use descriptor::{TestDescriptor, test_descriptor};
 pub use finding::{Finding, Position, ResourceId, Severity};
 pub use load::{Loaded, files, load, load_str, load_text, watched};
 pub use plan::{
-    DestinationPlan, GraphPlan, LinkPlan, RegistryPlan, RemoteEndpoint, SourcePlan, StagePlan, System,
+    DestinationPlan, GraphPlan, LinkPlan, RegistryPlan, RemoteEndpoint, SamplesPlan, SourcePlan, StagePlan,
+    System,
 };
 pub use read::{Located, Unread};
 pub use resource::{DEFAULT_NAMESPACE, Metadata, Resource, Resources, Settings, TokenKeys};

@@ -1,11 +1,11 @@
-//! What is accepted but does not work yet: one table, from which later work removes rows.
+//! What is accepted but has no effect, here or not yet: one table, from which later work removes rows.
 
 use crate::finding::{Position, Report, Severity};
 use crate::read::Path;
 use crate::resource::endpoint::is_local_host;
 use crate::yaml::{Node, Value};
 
-/// One field whose work comes later.
+/// One field that has no effect.
 struct Pending {
     kind: &'static str,
     /// The way to the field; `[]` stands for every item of a list.
@@ -14,7 +14,7 @@ struct Pending {
     when: When,
     /// What becomes of a resource that sets it.
     effect: Effect,
-    /// What is missing, in words that follow a colon.
+    /// What is missing, or is so instead, in words that follow a colon.
     why: &'static str,
 }
 
@@ -26,13 +26,15 @@ enum When {
 }
 
 enum Effect {
+    /// The resource is used without it: it means nothing to a broker that is one process without Kubernetes.
+    Moot,
     /// The resource is used without it.
     Ignored,
     /// The resource is not used: without it, it would do something else than it says.
     Refused,
 }
 
-use Effect::{Ignored, Refused};
+use Effect::{Ignored, Moot, Refused};
 use When::{Not, Set};
 
 const fn row(
@@ -50,7 +52,7 @@ const ENDPOINT: &str = "DataflowEndpoint";
 const PROFILE: &str = "DataflowProfile";
 const BROKER: &str = "Broker";
 
-/// Every field whose work comes later.
+/// Every field that has no effect.
 static PENDING: &[Pending] = &[
     row(
         GRAPH,
@@ -60,43 +62,41 @@ static PENDING: &[Pending] = &[
         "messages are passed on as they came",
     ),
     row(GRAPH, &["spec", "fileStores"], Set, Refused, "files for graph nodes"),
-    row(ENDPOINT, &["spec", "mqttSettings", "clientIdPrefix"], Set, Ignored, "graphs have no client id"),
+    row(
+        ENDPOINT,
+        &["spec", "mqttSettings", "clientIdPrefix"],
+        Set,
+        Moot,
+        "graphs are no clients and have no client id",
+    ),
     row(
         ENDPOINT,
         &["spec", "mqttSettings", "maxInflightMessages"],
         Not("100"),
-        Ignored,
-        "the default limit holds",
-    ),
-    row(
-        ENDPOINT,
-        &["spec", "mqttSettings", "qos"],
-        Not("1"),
-        Ignored,
-        "messages keep the QoS they came with",
+        Moot,
+        "graphs take messages within this process, with nothing in flight",
     ),
     row(
         ENDPOINT,
         &["spec", "mqttSettings", "sessionExpirySeconds"],
         Not("600"),
-        Ignored,
-        "graphs keep their subscription as long as they run",
+        Moot,
+        "a graph is never away from this broker; its subscription lasts as long as its resource",
     ),
     row(
         PROFILE,
         &["spec", "diagnostics", "metrics", "prometheusPort"],
         Set,
-        Ignored,
+        Moot,
         "metrics are served on the admin address",
     ),
-    row(PROFILE, &["spec", "diagnostics", "debuggingSettings"], Set, Ignored, "no messages are copied"),
-    row(BROKER, &["spec", "cardinality"], Set, Ignored, "one process serves everything"),
+    row(BROKER, &["spec", "cardinality"], Set, Moot, "one process serves everything"),
     row(BROKER, &["spec", "diskBackedMessageBuffer"], Set, Ignored, "queues stay in memory"),
     row(
         BROKER,
         &["spec", "diagnostics", "metrics", "prometheusPort"],
         Set,
-        Ignored,
+        Moot,
         "metrics are served on the admin address",
     ),
     row(BROKER, &["spec", "diagnostics", "traces"], Set, Ignored, "no traces are made"),
@@ -112,42 +112,42 @@ static PENDING: &[Pending] = &[
         "BrokerListener",
         &["spec", "serviceName"],
         Set,
-        Ignored,
+        Moot,
         "there is no service; certificates name it, though",
     ),
     row(
         "BrokerListener",
         &["spec", "serviceType"],
         Not("ClusterIp"),
-        Ignored,
+        Moot,
         "there is no service; ports are bound on this machine",
     ),
     row(
         "BrokerListener",
         &["spec", "ports", "[]", "nodePort"],
         Set,
-        Ignored,
+        Moot,
         "there is no node; `port` is bound",
     ),
     row(
         "BrokerListener",
         &["spec", "ports", "[]", "tls", "certManagerCertificateSpec", "issuerRef"],
         Set,
-        Ignored,
+        Moot,
         "the broker's own certificate authority issues the certificate",
     ),
     row(
         "BrokerListener",
         &["spec", "ports", "[]", "tls", "certManagerCertificateSpec", "secretName"],
         Set,
-        Ignored,
+        Moot,
         "the certificate is kept in memory",
     ),
     row(
         "BrokerListener",
         &["spec", "ports", "[]", "tls", "certManagerCertificateSpec", "privateKey", "rotationPolicy"],
         Not("Always"),
-        Ignored,
+        Moot,
         "each certificate has a new key",
     ),
     row(
@@ -216,6 +216,7 @@ impl Pending {
         let why = self.why;
         let (severity, message) = match self.effect {
             Ignored => (Severity::NotInEffect, format!("`{path}` is accepted, but not yet in effect: {why}")),
+            Moot => (Severity::NotInEffect, format!("`{path}` has no effect here: {why}")),
             Refused => (Severity::Error, format!("`{path}` is not supported yet: {why}")),
         };
         report.add(severity, position, path, message);

@@ -20,6 +20,7 @@ use crate::resource::secret::{ConfigMap, Secret};
 use crate::resource::{Resource, Settings, find};
 use crate::topic::{Template, TopicFilter};
 use processing_core::graph::{Arm, End, Start};
+use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -42,10 +43,21 @@ pub struct GraphPlan<'a> {
     pub links: Vec<LinkPlan<'a>>,
     /// The profile.
     pub profile: &'a DataflowProfile,
+    /// The copies of messages that the profile asks for.
+    pub samples: Option<SamplesPlan<'a>>,
     /// Whether the sources' subscriptions are to be persisted.
     pub request_disk_persistence: bool,
     /// This product's own settings.
     pub settings: &'a Settings,
+}
+
+/// Copies of messages that come in, for those who look for a fault (`debuggingSettings`, AIO.md §5.3).
+#[derive(Clone, Debug, PartialEq)]
+pub struct SamplesPlan<'a> {
+    /// Every how manyth message is copied.
+    pub nth: u32,
+    /// Where the copies go: a topic of an MQTT broker.
+    pub to: DestinationPlan<'a>,
 }
 
 /// One source.
@@ -146,7 +158,7 @@ pub struct DestinationPlan<'a> {
     /// The topic; for systems other than MQTT brokers, that which the graph gives each message.
     pub topic: Template,
     /// What is written, as it stands there: a topic, a container, a table or a folder.
-    pub data_destination: &'a str,
+    pub data_destination: Cow<'a, str>,
     /// Where it writes.
     pub system: System<'a>,
     /// What is done to the user properties or headers of what goes there, in that order.
@@ -166,7 +178,7 @@ impl fmt::Display for SourcePlan<'_> {
 /// Where it writes, and of which endpoint when that is not this broker.
 impl fmt::Display for DestinationPlan<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.data_destination)?;
+        f.write_str(&self.data_destination)?;
         self.system.fmt(f)
     }
 }
@@ -224,6 +236,7 @@ impl<'a> GraphPlan<'a> {
                 }
             }
         }
+        let profile = planner.profile(graph);
         let names = Names { sources: &sources, stages: &stages, destinations: &destinations };
         let links = graph.spec.node_connections.iter().map(|connection| names.link(connection));
         Some(Self {
@@ -233,7 +246,8 @@ impl<'a> GraphPlan<'a> {
             sources,
             stages,
             destinations,
-            profile: planner.profile(graph),
+            profile,
+            samples: planner.samples(profile, &graph.id.name)?,
             request_disk_persistence: graph.spec.request_disk_persistence == OperationalMode::Enabled,
             settings: &graph.meta.settings,
         })
@@ -351,7 +365,7 @@ impl<'a> Planner<'a> {
         Some(DestinationPlan {
             node,
             topic: Template::parse(topic).ok()?,
-            data_destination: &settings.data_destination,
+            data_destination: settings.data_destination.as_str().into(),
             system,
             headers: &settings.headers,
             output_schema: settings.output_schema_settings.as_ref(),
@@ -402,6 +416,21 @@ impl<'a> Planner<'a> {
         let name = name.map_or(DEFAULT, |name| name.as_str());
         let found = find(&self.loaded.resources.profiles, self.namespace, name);
         found.map_or(&BUILT_IN.profile, |profile| &profile.spec)
+    }
+
+    /// Nothing at all when the endpoint cannot be used.
+    fn samples(&self, profile: &'a DataflowProfile, graph: &str) -> Option<Option<SamplesPlan<'a>>> {
+        let Some(debugging) = profile.debugging() else { return Some(None) };
+        let topic = format!("diagnostics/{graph}");
+        let to = DestinationPlan {
+            node: "debuggingSettings",
+            topic: Template::parse(&topic).ok()?,
+            data_destination: topic.into(),
+            system: self.system(debugging.endpoint())?,
+            headers: &[],
+            output_schema: None,
+        };
+        Some(Some(SamplesPlan { nth: debugging.every(), to }))
     }
 
     fn registry(&self, name: &'a str) -> Option<RegistryPlan<'a>> {

@@ -110,7 +110,7 @@ fn an_mqtt_endpoint_with_every_field() {
     let EndpointSettings::Mqtt(mqtt) = &loaded.resources.endpoints[0].spec.settings else {
         panic!("MQTT expected")
     };
-    assert_eq!((mqtt.protocol, mqtt.retain, mqtt.qos), (MqttProtocol::WebSockets, Retain::Never, 0));
+    assert_eq!((mqtt.protocol, mqtt.retain, mqtt.qos), (MqttProtocol::WebSockets, Retain::Never, Some(0)));
     assert_eq!(mqtt.cloud_event_attributes, Some(CloudEventAttributes::CreateOrRemap));
     assert_eq!(mqtt.tls.mode, OperationalMode::Disabled);
     assert!(!loaded.resources.endpoints[0].spec.is_local_broker());
@@ -123,7 +123,7 @@ fn an_mqtt_endpoint_has_defaults() {
     let EndpointSettings::Mqtt(mqtt) = &loaded.resources.endpoints[0].spec.settings else {
         panic!("MQTT expected")
     };
-    assert_eq!((mqtt.keep_alive_seconds, mqtt.qos, mqtt.max_inflight_messages), (60, 1, 100));
+    assert_eq!((mqtt.keep_alive_seconds, mqtt.qos, mqtt.max_inflight_messages), (60, None, 100));
     assert_eq!((mqtt.session_expiry_seconds, mqtt.retain), (600, Retain::Keep));
     assert_eq!(mqtt.tls.mode, OperationalMode::Enabled);
 }

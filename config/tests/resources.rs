@@ -301,7 +301,7 @@ spec:
 }
 
 #[test]
-fn settings_of_the_local_broker_that_come_later_are_told() {
+fn settings_that_mean_nothing_within_this_broker_are_told() {
     check(
         "\
 apiVersion: connectivity.iotoperations.azure.com/v1
@@ -318,12 +318,10 @@ spec:
     keepAliveSeconds: 5
 ",
         &[
-            "t.yaml:8:5: note: `spec.mqttSettings.qos` is accepted, but not yet in effect: messages \
-             keep the QoS they came with",
-            "t.yaml:10:5: note: `spec.mqttSettings.clientIdPrefix` is accepted, but not yet \
-             in effect: graphs have no client id",
-            "t.yaml:11:5: note: `spec.mqttSettings.sessionExpirySeconds` is accepted, but not yet \
-             in effect: graphs keep their subscription as long as they run",
+            "t.yaml:10:5: note: `spec.mqttSettings.clientIdPrefix` has no effect here: graphs are no \
+             clients and have no client id",
+            "t.yaml:11:5: note: `spec.mqttSettings.sessionExpirySeconds` has no effect here: a graph is \
+             never away from this broker; its subscription lasts as long as its resource",
         ],
     );
     // Elsewhere they are in effect.
@@ -512,8 +510,7 @@ spec:
     frontend: {replicas: 1}
     backendChain: {partitions: 1, redundancyFactor: 2}
 ",
-        &["t.yaml:9:3: note: `spec.cardinality` is accepted, but not yet in effect: one process serves \
-           everything"],
+        &["t.yaml:9:3: note: `spec.cardinality` has no effect here: one process serves everything"],
     );
     check(
         "\
@@ -970,15 +967,62 @@ spec:
             kind: ClusterIssuer
 ",
         &[
-            "t.yaml:6:3: note: `spec.serviceName` is accepted, but not yet in effect: there is no service; \
+            "t.yaml:6:3: note: `spec.serviceName` has no effect here: there is no service; \
              certificates name it, though",
-            "t.yaml:7:3: note: `spec.serviceType` is accepted, but not yet in effect: there is no service; \
+            "t.yaml:7:3: note: `spec.serviceType` has no effect here: there is no service; \
              ports are bound on this machine",
-            "t.yaml:10:7: note: `spec.ports[0].nodePort` is accepted, but not yet in effect: there is no \
+            "t.yaml:10:7: note: `spec.ports[0].nodePort` has no effect here: there is no \
              node; `port` is bound",
-            "t.yaml:14:11: note: `spec.ports[0].tls.certManagerCertificateSpec.issuerRef` is accepted, but \
-             not yet in effect: the broker's own certificate authority issues the certificate",
+            "t.yaml:14:11: note: `spec.ports[0].tls.certManagerCertificateSpec.issuerRef` has no effect \
+             here: the broker's own certificate authority issues the certificate",
         ],
+    );
+}
+
+#[test]
+fn copies_of_messages_go_to_an_mqtt_broker() {
+    let profile = |endpoint: &str, nth: &str| {
+        format!(
+            "apiVersion: connectivity.iotoperations.azure.com/v1
+kind: DataflowProfile
+metadata:
+  name: watched
+spec:
+  diagnostics:
+    debuggingSettings:
+      destinationSettings:
+        endpointRef: {endpoint}
+      samplingPolicy: {{method: Count, countSettings: {{nth: {nth}}}}}
+---
+apiVersion: connectivity.iotoperations.azure.com/v1
+kind: DataflowEndpoint
+metadata:
+  name: files
+spec:
+  endpointType: LocalStorage
+  localStorageSettings: {{persistentVolumeClaimRef: claim}}
+"
+        )
+    };
+    let place = "`spec.diagnostics.debuggingSettings.destinationSettings.endpointRef`";
+    check(&profile("default", "1"), &[]);
+    check(
+        &profile("files", "1"),
+        &[&format!(
+            "t.yaml:9:22: error: {place} names DataflowEndpoint `files`, which is of type LocalStorage; it must \
+             be of type Mqtt"
+        )],
+    );
+    check(
+        &profile("nowhere", "1"),
+        &[&format!(
+            "t.yaml:9:22: error: {place} names the DataflowEndpoint `nowhere`, which does not exist; known are `files`, `default`"
+        )],
+    );
+    let nth = "spec.diagnostics.debuggingSettings.samplingPolicy.countSettings.nth";
+    check(
+        &profile("default", "0"),
+        &[&format!("t.yaml:10:60: error: `{nth}` must be a whole number from 1 to 4294967295, but is 0")],
     );
 }
 

@@ -114,6 +114,13 @@ pub struct GraphRuntime<C> {
     digests: HashMap<String, Arc<str>>,
 }
 
+/// A graph whose operators need no module.
+impl<C> From<Engine<C>> for GraphRuntime<C> {
+    fn from(engine: Engine<C>) -> Self {
+        Self { engine, digests: HashMap::new() }
+    }
+}
+
 impl<C: Clone> GraphRuntime<C> {
     /// Starts a single graph. `bytes` has the bytes of each module, by reference; `settings` are the configured keys
     /// and values. Compiles: not for the message path.

@@ -48,6 +48,8 @@ struct Seen {
     seen_by: BTreeMap<String, BTreeSet<Id>>,
     /// May come behind others.
     late: BTreeSet<Id>,
+    /// Subscribers for whom no order is promised.
+    unordered: BTreeSet<String>,
 }
 
 impl Ledger {
@@ -82,6 +84,11 @@ impl Ledger {
         self.seen.lock().expect("no holder panics").late.insert(id);
     }
 
+    /// A subscriber has a part of the messages, or gets them on several ways: it may have them in any order.
+    pub fn unordered(&self, subscriber: &str) {
+        self.seen.lock().expect("no holder panics").unordered.insert(subscriber.to_owned());
+    }
+
     /// Whether somebody published it.
     pub fn is_published(&self, id: Id) -> bool {
         self.seen.lock().expect("no holder panics").published.contains(&id)
@@ -111,7 +118,7 @@ impl Ledger {
             }
             let count = counts.entry(*id).or_default();
             *count += 1;
-            if *count > 1 || seen.late.contains(id) {
+            if *count > 1 || seen.late.contains(id) || seen.unordered.contains(subscriber) {
                 continue;
             }
             if let Some(before) = last.insert(id.publisher, id.number)
@@ -161,6 +168,12 @@ mod tests {
             assert!(complaints.contains(part), "{complaints}");
         }
         assert!(!ledger.has_all("bad"));
+        for number in [3, 2, 1, 0] {
+            ledger.received("mixed", id(number));
+        }
+        assert!(!ledger.complaints("mixed", |_| true).is_empty());
+        ledger.unordered("mixed");
+        assert_eq!(ledger.complaints("mixed", |_| true), Vec::<String>::new());
         assert_eq!(Id::of(&id(7).payload()), Some(id(7)));
     }
 }

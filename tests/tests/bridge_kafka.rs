@@ -9,6 +9,7 @@ use forebay_tests::forebay::Forebay;
 use forebay_tests::kafka::Kafka;
 use forebay_tests::mqtt::{Client, Connect, user_property};
 use forebay_tests::outage;
+use forebay_tests::pki::{Authority, config_map};
 use forebay_tests::place::{Place, celsius, value, wait_connected, wait_reason};
 use forebay_tests::resources::{between, dataflow_graph, kafka_endpoint, persisted, secret};
 use forebay_tests::wait;
@@ -221,6 +222,42 @@ fn a_cluster_that_hangs_or_is_not_there_or_talks_nonsense_is_told_of() {
             codes.iter().any(|code| output.contains(code)).then_some(()).ok_or(output)
         });
         Client::connect(broker.addr, &Connect::v5("c")).settle();
+    }
+}
+
+#[test]
+fn certificates_on_both_sides_and_their_faults() {
+    let (authority, other) = (Authority::new("plant"), Authority::new("other"));
+    let server = Kafka::behind_tls(&authority);
+    server.create("raw", 1);
+    server.create("cooked", 1);
+    let x509 = "authentication: {method: X509Certificate, x509CertificateSettings: {secretRef: device}}\n\
+                tls: {mode: Enabled, trustedCaCertificateConfigMapRef: trusted}\nconsumerGroupId: plant";
+    let parts = |host: &str, settings: &str, trusted: &Authority, device: &Authority| {
+        let endpoint = kafka_endpoint("kafka", host, &[settings]);
+        let trusted = config_map("trusted", &[("ca.crt", &trusted.certificate)]);
+        [endpoint, trusted, device.client("device-7").secret("device"), through()]
+    };
+    let (addr, port) = (server.addr.to_string(), server.addr.port());
+    let place = Place::new(&parts(&addr, x509, &authority, &authority));
+    let broker = place.serve().start();
+    wait_connected(&broker, "destination");
+    server.produce("raw", &[], &lines(0..20));
+    wait_values(&server, "cooked", 0..20);
+    drop(broker);
+
+    // Whom we do not trust, who does not trust us, who is called otherwise, and who waits for TLS in vain.
+    let plain = format!("{ANONYMOUS}\nconsumerGroupId: plant");
+    for (host, settings, trusted, device, says) in [
+        (&*addr, x509, &other, &authority, "certificate verify failed"),
+        (&*addr, x509, &authority, &other, "certificate"),
+        (&*format!("127.0.0.2:{port}"), x509, &authority, &authority, ""),
+        (&*addr, &*plain, &authority, &authority, ""),
+    ] {
+        let place = Place::new(&parts(host, settings, trusted, device));
+        let broker = place.serve().start();
+        let why = wait_reason(&broker, "through", "DataflowKafkaSourceConnectionFailed");
+        assert!(why.contains(says), "{why}");
     }
 }
 

@@ -7,9 +7,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use forebay_tests::artifact::{Artifact, Shape};
 use forebay_tests::forebay::{Forebay, Serve};
+use forebay_tests::mosquitto_broker::MosquittoBroker;
 use forebay_tests::mqtt::{Client, Connect, Publish, user_property};
-use forebay_tests::place::wait_reason;
-use forebay_tests::resources::{Resources, dataflow_graph, documents, registry_endpoint};
+use forebay_tests::place::{wait_connected, wait_reason};
+use forebay_tests::resources::{Resources, dataflow_graph, documents, mqtt_endpoint, registry_endpoint};
 use forebay_tests::{http, operators, wait};
 use serde_json::{Value, json};
 
@@ -324,7 +325,7 @@ kind: DataflowEndpoint
 metadata: {name: local, namespace: azure-iot-operations}
 spec:
   endpointType: Mqtt
-  mqttSettings: {retain: Never, cloudEventAttributes: CreateOrRemap}
+  mqttSettings: {retain: Never, cloudEventAttributes: CreateOrRemap, qos: 1}
 ";
     let broker = start(&[], &[graph, endpoint.to_owned()]);
     let mut client = Client::connect(broker.addr, &Connect::v5("c"));
@@ -333,8 +334,9 @@ spec:
         [user_property("line", "7"), user_property("secret", "x"), user_property("type", "mine")].concat();
     let payload = json!({"temperature": {"value": 1.0, "unit": "C"}}).to_string();
     let mut publisher = Client::connect(broker.addr, &Connect::v5("publisher"));
-    publisher.publish_with("raw", 1, true, &properties, payload.as_bytes());
+    publisher.publish_with("raw", 0, true, &properties, payload.as_bytes());
     let message = client.receive();
+    assert_eq!(message.qos, 1);
     let said = message.user_properties();
     for (key, value) in [
         ("line", "8"),
@@ -352,6 +354,82 @@ spec:
     let mut later = Client::connect(broker.addr, &Connect::v5("later"));
     later.subscribe("dressed", 1);
     later.settle();
+}
+
+#[test]
+fn what_a_source_takes_has_the_qos_that_its_endpoint_says() {
+    let graph = dataflow_graph("plain", "registry", "graph-simple:1.0.0", "raw", "cooked").replacen(
+        "endpointRef: default",
+        "endpointRef: once",
+        1,
+    );
+    let endpoint = "apiVersion: connectivity.iotoperations.azure.com/v1
+kind: DataflowEndpoint
+metadata: {name: once, namespace: azure-iot-operations}
+spec: {endpointType: Mqtt, mqttSettings: {qos: 0}}
+";
+    let broker = start(&[], &[graph, endpoint.to_owned()]);
+    let mut client = Client::connect(broker.addr, &Connect::v5("c"));
+    client.subscribe("cooked", 2);
+    let mut publisher = Client::connect(broker.addr, &Connect::v5("publisher"));
+    publisher.publish("raw", 1, br#"{"temperature":{"value":1,"unit":"C"}}"#);
+    assert_eq!(client.receive().qos, 0);
+}
+
+/// A profile that has every third message copied to this endpoint, and a graph that is of it.
+fn watched(graph: &str, endpoint: &str) -> [String; 2] {
+    let profile = format!(
+        "apiVersion: connectivity.iotoperations.azure.com/v1
+kind: DataflowProfile
+metadata: {{name: watched, namespace: azure-iot-operations}}
+spec:
+  diagnostics:
+    debuggingSettings:
+      destinationSettings: {{endpointRef: {endpoint}}}
+      samplingPolicy: {{method: Count, countSettings: {{nth: 3}}}}
+"
+    );
+    [profile, graph.replace("profileRef: default", "profileRef: watched")]
+}
+
+#[test]
+fn every_nth_message_is_copied_for_who_looks_for_a_fault() {
+    // It takes its own copies, too, which are not copied again.
+    let graph = dataflow_graph("probed", "registry", "graph-simple:1.0.0", "raw", "cooked/${inputTopic}");
+    let graph = graph.replace("          - raw\n", "          - raw\n          - diagnostics/#\n");
+    let far = MosquittoBroker::start();
+    let remote = mqtt_endpoint(
+        "remote",
+        &far.addr.to_string(),
+        &["authentication: {method: Anonymous, anonymousSettings: {}}\ntls: {mode: Disabled}"],
+        &[],
+    );
+    let mut there = Client::connect(far.addr, &Connect::v5("there"));
+    there.subscribe("diagnostics/#", 1);
+    for (endpoint, is_here) in [("default", true), ("remote", false)] {
+        let broker = start(&[], &[&watched(&graph, endpoint)[..], std::slice::from_ref(&remote)].concat());
+        let mut here = Client::connect(broker.addr, &Connect::v5("here"));
+        here.subscribe("diagnostics/#", 1);
+        if !is_here {
+            wait_connected(&broker, "debuggingSettings");
+        }
+        let mut publisher = Client::connect(broker.addr, &Connect::v5("publisher"));
+        for number in 1..=10 {
+            let payload = json!({"temperature": {"value": number, "unit": "C"}}).to_string();
+            publisher.publish_with("raw", 1, false, &user_property("line", "7"), payload.as_bytes());
+        }
+        let looks = if is_here { &mut here } else { &mut there };
+        for number in [3, 6, 9] {
+            let copy = looks.receive();
+            assert_eq!(copy.topic, "diagnostics/probed");
+            assert_eq!(json(&copy)["temperature"]["value"], number);
+            let said = copy.user_properties();
+            assert_eq!((property(&said, "line"), property(&said, "sample-topic")), ("7", "raw"));
+        }
+        broker.wait_metric_is("forebay_graph_samples_total", &["probed"], 3.0);
+        here.settle();
+        there.settle();
+    }
 }
 
 /// A profile of three instances, and a graph that is of it.

@@ -14,7 +14,7 @@ use bridge::{
 };
 use broker_core::message::Message;
 use config::resource::graph::OutputSchema;
-use config::{GraphPlan, RemoteEndpoint, System};
+use config::{DestinationPlan, GraphPlan, RemoteEndpoint, System};
 use metrics::{counter, gauge};
 use parking_lot::Mutex;
 use processing::schema::{SchemaRef, SchemaRegistry};
@@ -23,6 +23,7 @@ use tokio::task::JoinHandle;
 
 use super::origin::Origins;
 use super::report::Warnings;
+use super::samples::Samples;
 use super::{Arrival, Dataflow, Exit, parcel};
 use crate::broker::Broker;
 use crate::clock;
@@ -55,6 +56,8 @@ pub struct Making<'a> {
 /// What leads to and from the remote systems of a graph.
 pub struct Bridges {
     queues: Vec<Sender>,
+    /// Where copies of what comes in wait.
+    copies: Option<Sender>,
     reports: Vec<Report>,
     /// Ends the sources.
     stop: watch::Sender<bool>,
@@ -65,19 +68,23 @@ pub struct Bridges {
     beside: Mutex<Vec<JoinHandle<()>>>,
 }
 
-/// A bridge that does not run yet.
-enum Waiting {
-    Source { place: usize, bridge: Box<dyn bridge::Source>, report: Report, early: bool },
-    Destination { bridge: Box<dyn Destination>, shipments: Receiver, report: Report },
+/// What the ends of a graph are.
+pub struct Ends {
+    /// What leads to and from remote systems.
+    pub bridges: Bridges,
+    /// Where its sinks lead to.
+    pub exits: Vec<Exit>,
+    /// The copies that are made of what comes in.
+    pub samples: Option<Samples>,
 }
 
-impl Bridges {
-    /// The bridges of a graph, not yet running, and where its sinks lead to.
+impl Ends {
+    /// Those of a graph; its bridges do not run yet.
     ///
     /// # Errors
     /// An endpoint cannot be used as it is.
-    pub fn new(making: &Making<'_>) -> Result<(Self, Vec<Exit>), Unusable> {
-        let (mut bridges, mut exits) = (Self::none(), Vec::new());
+    pub fn new(making: &Making<'_>) -> Result<Self, Unusable> {
+        let mut bridges = Bridges::none();
         for (place, source) in making.plan.sources.iter().enumerate() {
             let System::Remote(endpoint) = &source.system else { continue };
             let report = making.report(endpoint, source.node);
@@ -90,30 +97,55 @@ impl Bridges {
             let early = is_mqtt && !making.plan.request_disk_persistence;
             bridges.waiting.get_mut().push(Waiting::Source { place, bridge, report, early });
         }
+        let mut exits = Vec::new();
         for to in &making.plan.destinations {
-            let exit = Exit::of(to);
-            let System::Remote(endpoint) = &to.system else {
-                exits.push(exit);
-                continue;
-            };
-            let output = to.output_schema.map(|schema| making.output(schema)).transpose()?;
-            let report = making.report(endpoint, to.node);
-            let (target, instance) = (to.data_destination.to_owned(), making.instance(to.node));
-            let endpoint = (**endpoint).clone();
-            let volumes = making.volumes.map(Path::to_path_buf);
-            let bridge = bridge::destination(Outward { endpoint, target, output, instance, volumes })?;
-            let (queue, shipments) = bridge::queue(making.limits());
-            bridges.reports.push(report.clone());
-            bridges.queues.push(queue.clone());
-            bridges.waiting.get_mut().push(Waiting::Destination { bridge, shipments, report });
-            exits.push(Exit { queue: Some(queue), ..exit });
+            let (exit, report) = bridges.lead_to(making, to)?;
+            bridges.queues.extend(exit.queue.clone());
+            bridges.reports.extend(report);
+            exits.push(exit);
         }
-        Ok((bridges, exits))
+        let samples = making.plan.samples.as_ref().map(|plan| {
+            // The graph neither waits for its copies nor is at fault when nobody takes them.
+            let (exit, _) = bridges.lead_to(making, &plan.to)?;
+            bridges.copies = exit.queue.clone();
+            Ok(Samples::new(plan, exit, &making.plan.id.name))
+        });
+        Ok(Self { samples: samples.transpose()?, bridges, exits })
+    }
+}
+
+/// A bridge that does not run yet.
+enum Waiting {
+    Source { place: usize, bridge: Box<dyn bridge::Source>, report: Report, early: bool },
+    Destination { bridge: Box<dyn Destination>, shipments: Receiver, report: Report },
+}
+
+impl Bridges {
+    /// A way to a destination, with a bridge that does not run yet when that is a remote system.
+    fn lead_to(
+        &mut self,
+        making: &Making<'_>,
+        to: &DestinationPlan<'_>,
+    ) -> Result<(Exit, Option<Report>), Unusable> {
+        let exit = Exit::of(to);
+        let System::Remote(endpoint) = &to.system else { return Ok((exit, None)) };
+        let output = to.output_schema.map(|schema| making.output(schema)).transpose()?;
+        let report = making.report(endpoint, to.node);
+        let (target, instance) = (to.data_destination.clone().into_owned(), making.instance(to.node));
+        let endpoint = (**endpoint).clone();
+        let volumes = making.volumes.map(Path::to_path_buf);
+        let bridge = bridge::destination(Outward { endpoint, target, output, instance, volumes })?;
+        let (queue, shipments) = bridge::queue(making.limits());
+        let waiting = Waiting::Destination { bridge, shipments, report: report.clone() };
+        self.waiting.get_mut().push(waiting);
+        Ok((Exit { queue: Some(queue), ..exit }, Some(report)))
     }
 
-    fn none() -> Self {
+    /// None at all.
+    pub fn none() -> Self {
         Self {
             queues: Vec::new(),
+            copies: None,
             reports: Vec::new(),
             stop: watch::Sender::new(false),
             waiting: Mutex::default(),
@@ -179,7 +211,7 @@ impl Bridges {
     /// from where it came, if that was not memory.
     pub async fn stop(&self) {
         self.stop.send_replace(true);
-        self.queues.iter().for_each(Sender::close);
+        self.queues.iter().chain(&self.copies).for_each(Sender::close);
         let running = std::mem::take(&mut *self.running.lock());
         let deadline = tokio::time::Instant::now() + STOP_WAIT;
         for task in running {

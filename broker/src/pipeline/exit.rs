@@ -2,6 +2,7 @@
 
 use bridge::{Full, Receipt, Sender};
 use broker_core::message::Message;
+use broker_core::packet::QoS;
 use bytes::Bytes;
 use config::resource::endpoint::{CloudEventAttributes, Retain};
 use config::resource::graph::HeaderAction;
@@ -18,6 +19,8 @@ pub struct Exit {
     pub headers: Vec<HeaderAction>,
     /// The remote system; nothing for this broker.
     pub queue: Option<Sender>,
+    /// The QoS of messages for this broker, where it is not that which they have.
+    pub qos: Option<QoS>,
     /// Messages for this broker lose their retain flag.
     pub clears_retain: bool,
     /// What becomes of the CloudEvents attributes of messages for this broker.
@@ -38,6 +41,7 @@ impl Exit {
             topic: plan.topic.clone(),
             headers: plan.headers.to_vec(),
             queue: None,
+            qos: local.and_then(|settings| settings.qos).and_then(QoS::from_bits),
             clears_retain: local.is_some_and(|settings| settings.retain == Retain::Never),
             cloud_events: local.and_then(|settings| settings.cloud_event_attributes),
             name: plan.node.to_owned(),
@@ -66,6 +70,7 @@ impl Exit {
     /// The message as it goes out.
     pub fn dress(&self, mut message: Message) -> Message {
         message.retain &= !self.clears_retain;
+        message.qos = self.qos.unwrap_or(message.qos);
         let Some(attributes) = self.cloud_events else { return message };
         let mut parcel = parcel::of(&message);
         let topic = parcel.topic.clone();
@@ -111,6 +116,7 @@ mod tests {
                 HeaderAction::Remove { key: text("d") },
             ],
             queue: None,
+            qos: None,
             clears_retain: false,
             cloud_events: None,
             name: String::new(),

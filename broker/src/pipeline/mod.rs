@@ -14,6 +14,7 @@ mod parcel;
 mod report;
 pub mod restore;
 mod running;
+pub mod samples;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,11 +24,9 @@ use std::time::{Duration, Instant};
 use broker_core::Millis;
 use broker_core::message::Message;
 use broker_core::reorder::{Late, Order, Reorder};
-use bytes::Bytes;
 use metrics::counter;
 use parking_lot::{Condvar, Mutex};
 use processing::runtime::GraphRuntime;
-use processing_core::item::MessageSchema;
 use tokio::sync::Notify;
 
 use self::bridges::Bridges;
@@ -36,7 +35,9 @@ pub use self::exit::Exit;
 use self::origin::Origins;
 use self::out::{Failed, Out};
 use self::report::{Metrics, Warnings};
+pub use self::running::Entrance;
 use self::running::Running;
+use self::samples::Samples;
 use crate::broker::Broker;
 use crate::clock;
 use crate::operations::Operations;
@@ -194,10 +195,12 @@ pub struct Parts<'a> {
     pub name: &'a str,
     /// The graph.
     pub graph: GraphRuntime<Carry>,
-    /// The reference of the schema of what comes in, by source.
-    pub schemas: Vec<Option<&'a str>>,
+    /// What comes in, by source.
+    pub entrances: Vec<Entrance>,
     /// Where its sinks lead to.
     pub exits: Vec<Exit>,
+    /// What comes in is copied now and then.
+    pub samples: Option<Samples>,
     /// What leads to and from remote systems.
     pub bridges: Bridges,
     /// What comes in is to come in order.
@@ -215,20 +218,19 @@ pub struct Parts<'a> {
 impl Dataflow {
     /// A flow that is ready to run. When something may wait in it, [`Dataflow::keep_time`] must run beside it.
     pub fn new(parts: Parts<'_>, broker: &Arc<Broker>) -> Arc<Self> {
-        let Parts { name, mut graph, schemas, exits, order, dead_letter_topic, .. } = parts;
-        let Parts { inline_budget, remark, cursor, bridges, .. } = parts;
+        let Parts { name, mut graph, entrances, exits, order, dead_letter_topic, .. } = parts;
+        let Parts { samples, inline_budget, remark, cursor, bridges, .. } = parts;
         let sorting =
             |order: Order| Reorder::new(order.max_lateness_ms, broker_core::reorder::Limits::default());
         let operations = Operations::new(name, graph.engine());
-        let reference =
-            |text: &str| MessageSchema::RegistryReference(Bytes::copy_from_slice(text.as_bytes()));
         let keeps_items = graph.keeps_items();
         let running = Running {
             keeps_items,
-            sorting: order.map(|order| schemas.iter().map(|_| sorting(order)).collect()),
-            schemas: schemas.into_iter().map(|schema| schema.map(reference)).collect(),
+            sorting: order.map(|order| entrances.iter().map(|_| sorting(order)).collect()),
+            entrances,
             graph,
             exits,
+            samples,
             dead_letter_topic,
             fast: 1,
             took: Duration::ZERO,
@@ -484,6 +486,9 @@ impl Dataflow {
         let wall = clock::wall();
         let begun = Instant::now();
         let Arrival { source, message, origins } = arrival;
+        if let Some(samples) = &mut running.samples {
+            samples.look(&message, emit);
+        }
         let time = self.time(&message, &origins, wall);
         match running.sorting.as_mut().and_then(|sources| sources.get_mut(source)) {
             None => running.enter(source, &message, origins, broker, time),
@@ -636,7 +641,7 @@ impl Dataflow {
     }
 
     /// How long until something inside is due; `None` when nothing waits.
-    fn until_due(&self) -> Option<Duration> {
+    pub fn until_due(&self) -> Option<Duration> {
         if self.delivered.load(Ordering::Acquire) {
             return Some(Duration::ZERO);
         }
@@ -741,6 +746,15 @@ impl Dataflow {
         }
     }
 
+    /// What is due inside goes on, and more is loaded if there is room for it. False when somebody else is in the graph.
+    pub fn go_on(self: &Arc<Self>, broker: &Broker) -> bool {
+        let mut turn = Turn::begin(broker, clock::monotonic());
+        let passed = turn.pass_time(self);
+        turn.finish();
+        self.feed(broker);
+        passed
+    }
+
     /// Lets time pass inside the graph, for as long as the broker runs.
     pub async fn keep_time(self: Arc<Self>) {
         while !self.stopped.load(Ordering::Acquire) {
@@ -752,11 +766,7 @@ impl Dataflow {
                 }
                 Some(_) => {
                     let Some(broker) = self.broker.upgrade() else { return };
-                    let mut turn = Turn::begin(&broker, clock::monotonic());
-                    let passed = turn.pass_time(&self);
-                    turn.finish();
-                    self.feed(&broker);
-                    if !passed {
+                    if !self.go_on(&broker) {
                         tokio::time::sleep(BUSY_WAIT).await;
                     }
                 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use broker_core::Millis;
 use broker_core::message::Message;
+use broker_core::packet::QoS;
 use broker_core::reorder::{Late, Reorder};
 use processing::runtime::GraphRuntime;
 use processing_core::item::MessageSchema;
@@ -12,6 +13,7 @@ use processing_core::item::MessageSchema;
 use super::Exit;
 use super::origin::Origins;
 use super::out::Out;
+use super::samples::Samples;
 use crate::broker::Broker;
 use crate::clock;
 use crate::ordered;
@@ -22,11 +24,13 @@ pub(super) struct Running {
     pub(super) graph: GraphRuntime<Carry>,
     /// Whether items wait inside.
     pub(super) keeps_items: bool,
-    /// The schema of what comes in, by source.
-    pub(super) schemas: Vec<Option<MessageSchema>>,
+    /// What comes in, by source.
+    pub(super) entrances: Vec<Entrance>,
     /// What comes in by a source waits here for its turn, when it is to come in order.
     pub(super) sorting: Option<Vec<Sorting>>,
     pub(super) exits: Vec<Exit>,
+    /// What comes in is copied now and then.
+    pub(super) samples: Option<Samples>,
     pub(super) dead_letter_topic: Option<String>,
     /// Fast messages in a row, while offloaded.
     pub(super) fast: u32,
@@ -37,6 +41,15 @@ pub(super) struct Running {
     pub(super) entered: u32,
     /// What came out, reused from message to message.
     pub(super) out: Out,
+}
+
+/// What is known of the messages of a source.
+#[derive(Debug, Default)]
+pub struct Entrance {
+    /// Their schema.
+    pub schema: Option<MessageSchema>,
+    /// The highest QoS that they, and what is made of them, have.
+    pub qos_max: Option<QoS>,
 }
 
 /// Messages of one source that wait for their turn.
@@ -53,9 +66,11 @@ impl Running {
         time: Millis,
     ) {
         self.entered += 1;
-        let schema = self.schemas.get(source).and_then(Option::as_ref);
+        let entrance = self.entrances.get(source);
+        let schema = entrance.and_then(|entrance| entrance.schema.as_ref());
         match translate::item(message, &origins, schema, broker, time) {
-            Ok(item) => {
+            Ok(mut item) => {
+                entrance.and_then(|it| it.qos_max).into_iter().for_each(|most| item.carry.limit_qos(most));
                 if self.keeps_items {
                     self.graph.advance(time.0, &mut self.out);
                 }

@@ -9,6 +9,7 @@ use broker_store::{OpenError, Options, Recovery};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
+use super::graph::Graph;
 use crate::broker::Broker;
 use crate::delivery::Delivery;
 use crate::limits::Limits;
@@ -28,17 +29,19 @@ pub struct Life {
     inbox: Receiver<Job>,
     port: Arc<Port>,
     stop: watch::Sender<bool>,
+    graph: Option<Graph>,
 }
 
 impl Life {
-    /// Begins with what the disk holds.
-    pub fn begin(disk: &SimDisk, options: Options) -> Result<(Self, Recovery), OpenError> {
+    /// Begins with what the disk holds; `with_graph` when there is one, which does not run yet.
+    pub fn begin(disk: &SimDisk, options: Options, with_graph: bool) -> Result<(Self, Recovery), OpenError> {
         turn::forget();
         let (store, hand, recovery) = ByHand::open(&disk.process(), options)?;
         let (jobs, inbox) = mpsc::channel();
         let persistence = Persistence::of(store, Policy::dynamic(), jobs);
         let broker = Broker::new(Limits::of(None), "simulated");
         broker.persist(Arc::clone(&persistence), clock::monotonic());
+        let graph = with_graph.then(|| Graph::prepare(&broker));
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1883));
         let life = Self {
             runtime: Builder::new_current_thread().enable_time().build().expect("a runtime"),
@@ -48,6 +51,7 @@ impl Life {
             inbox,
             port: Port::new(address, Settings::open()),
             stop: watch::Sender::new(false),
+            graph,
         };
         Ok((life, recovery))
     }
@@ -83,6 +87,16 @@ impl Life {
         true
     }
 
+    /// The graph runs from now on, if there is one.
+    pub fn start_graph(&mut self) {
+        self.graph.iter_mut().for_each(|graph| graph.start(&self.broker));
+    }
+
+    /// What is due in the graph goes on.
+    pub fn pass_time(&self) {
+        self.graph.iter().for_each(|graph| graph.pass_time(&self.broker));
+    }
+
     /// A checkpoint is asked for.
     pub fn checkpoint(&self) {
         self.hand.ask_checkpoint();
@@ -100,8 +114,8 @@ impl Life {
 
     /// Ends in good order: everything is written.
     pub fn close(self) {
-        let Self { runtime, broker, hand, delivery, .. } = self;
-        drop((runtime, delivery, broker));
+        let Self { runtime, broker, hand, delivery, graph, .. } = self;
+        drop((runtime, delivery, graph, broker));
         hand.close();
     }
 }

@@ -8,6 +8,7 @@ use forebay_tests::mqtt::{
     Connect, PUBACK, PUBLISH, PUBREC, PUBREL, Packet, Publish, SUBACK, packet, span, text,
 };
 
+use super::graph::BETWEEN;
 use super::life::Life;
 use super::wire::{Opened, Wire, lasting};
 
@@ -15,7 +16,10 @@ use super::wire::{Opened, Wire, lasting};
 #[derive(Debug)]
 pub struct Subscriber {
     pub name: &'static str,
+    filters: &'static [&'static str],
     qos: u8,
+    /// Who it is in the ledger: those of a share are one.
+    counts_as: &'static str,
     /// Its session is kept; otherwise it begins anew with each connection, and takes what comes.
     lasts: bool,
     pub wire: Wire,
@@ -28,10 +32,12 @@ pub struct Subscriber {
 }
 
 impl Subscriber {
-    pub fn new(name: &'static str, qos: u8, lasts: bool) -> Self {
+    pub fn new(name: &'static str, filters: &'static [&'static str], qos: u8, lasts: bool) -> Self {
         Self {
             name,
+            filters,
             qos,
+            counts_as: name,
             lasts,
             wire: Wire::default(),
             received: BTreeSet::new(),
@@ -39,6 +45,11 @@ impl Subscriber {
             has_session: false,
             is_subscribed: false,
         }
+    }
+
+    /// One of several that are one subscriber together.
+    pub fn counts_as(self, name: &'static str) -> Self {
+        Self { counts_as: name, ..self }
     }
 
     pub fn connect(&mut self, life: &Life, random: &mut Random) {
@@ -60,7 +71,8 @@ impl Subscriber {
     }
 
     fn subscribe(&self) {
-        let body = [vec![0, 7], span(&[]), text("ledger/#"), vec![self.qos]].concat();
+        let asked = self.filters.iter().flat_map(|filter| [text(filter), vec![self.qos]].concat());
+        let body = [vec![0, 7], span(&[]), asked.collect()].concat();
         self.wire.send(&packet(0x82, &body));
     }
 
@@ -88,12 +100,16 @@ impl Subscriber {
     }
 
     fn message(&mut self, message: &Publish, ledger: &Ledger) {
-        let id = Id::of(&message.text()).expect("a message of the ledger");
         let is_new = message.qos < 2 || self.received.insert(message.id);
-        match self.lasts {
-            true if is_new => ledger.received(self.name, id),
-            // It comes in between, and messages are sent again: nothing follows of what comes in which order.
-            _ => assert!(ledger.is_published(id), "{} received {id:?}, which nobody published", self.name),
+        for part in message.text().split_terminator(BETWEEN) {
+            let id = Id::of(part).expect("a message of the ledger");
+            match self.lasts {
+                true if is_new => ledger.received(self.counts_as, id),
+                // It comes in between, and messages are sent again: nothing follows of what comes in which order.
+                _ => {
+                    assert!(ledger.is_published(id), "{} received {id:?}, which nobody published", self.name)
+                }
+            }
         }
         self.owed.push_back(answer(if message.qos == 2 { PUBREC << 4 } else { PUBACK << 4 }, message.id));
     }

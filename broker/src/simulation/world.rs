@@ -8,6 +8,7 @@ use broker_store::{FAILPOINTS, Options};
 use forebay_tests::ledger::Ledger;
 use forebay_tests::mqtt::{Connect, PUBLISH, Packet, Publish, packet, span, text};
 
+use super::graph;
 use super::keeper::{Keeper, TOPIC};
 use super::life::Life;
 use super::publisher::Publisher;
@@ -80,6 +81,7 @@ pub struct World {
     /// Milliseconds since the broker began, and of the wall clock.
     moment: u64,
     wall: u64,
+    with_graph: bool,
     /// Whether the disk may fail.
     fails: bool,
     /// Whether messages may be refused: the disk may fail, or the store be full.
@@ -89,6 +91,7 @@ pub struct World {
 }
 
 impl World {
+    /// Publishers, subscribers and a retained message.
     pub fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
         let options = Options {
@@ -104,13 +107,14 @@ impl World {
             ledger: Ledger::default(),
             publishers: vec![Publisher::new(0, 1), Publisher::new(1, 2), Publisher::new(2, 2)],
             subscribers: vec![
-                Subscriber::new("at-least-once", 1, true),
-                Subscriber::new("exactly-once", 2, true),
-                Subscriber::new("passing", 1, false),
+                Subscriber::new("at-least-once", &["ledger/#"], 1, true),
+                Subscriber::new("exactly-once", &["ledger/#"], 2, true),
+                Subscriber::new("passing", &["ledger/#"], 1, false),
             ],
             keeper: Keeper::default(),
             moment: 0,
             wall: 1_700_000_000_000,
+            with_graph: false,
             fails,
             refuses: fails || options.max_bytes < BYTES_ENOUGH,
             sum: Sum::default(),
@@ -118,6 +122,20 @@ impl World {
             options,
             random,
         }
+    }
+
+    /// With a persisted graph and who takes what it derives, and a share, besides.
+    pub fn with_graph(seed: u64) -> Self {
+        let mut world = Self::new(seed);
+        world.subscribers.extend([
+            Subscriber::new("one-by-one", &[graph::EACH], 2, true),
+            Subscriber::new("together", &[graph::TOGETHER, graph::LATE], 2, true),
+            Subscriber::new("left", &["$share/both/ledger/#"], 2, true).counts_as("share"),
+            Subscriber::new("right", &["$share/both/ledger/#"], 2, true).counts_as("share"),
+        ]);
+        ["together", "share"].iter().for_each(|name| world.ledger.unordered(name));
+        world.with_graph = true;
+        world
     }
 
     pub fn carry_out(mut self) -> Sum {
@@ -157,7 +175,7 @@ impl World {
             }
             self.moment = 0;
             self.pass(0, None);
-            match Life::begin(&self.disk, self.options.clone()) {
+            match Life::begin(&self.disk, self.options.clone(), self.with_graph) {
                 Ok((life, recovery)) if self.disk.is_on() => {
                     assert_eq!(recovery.quarantined, [], "nothing was damaged");
                     self.sum.torn += u64::from(recovery.torn.is_some());
@@ -225,7 +243,7 @@ impl World {
         match self.random.below(200) {
             0..70 => self.act(life),
             70..115 => {
-                let at = self.random.below_len(7);
+                let at = self.random.below_len(self.clients());
                 let mut random = self.random.clone();
                 if let Some(wire) = self.wires().nth(at) {
                     wire.arrive(Some(&mut random));
@@ -233,6 +251,10 @@ impl World {
                 self.random = random;
             }
             115..150 => life.serve(1 + self.random.below_len(4)),
+            150..168 if self.with_graph && self.random.once_in(4) => {
+                life.start_graph();
+                life.pass_time();
+            }
             150..168 => drop(life.write()),
             168..185 => drop(life.deliver()),
             185..192 => {
@@ -240,7 +262,7 @@ impl World {
                 self.pass(ms, Some(life));
             }
             192 => {
-                let at = self.random.below_len(7);
+                let at = self.random.below_len(self.clients());
                 self.wires().skip(at).take(1).for_each(Wire::lose);
                 self.sum.lost_connections += 1;
             }
@@ -272,7 +294,8 @@ impl World {
     /// Somebody does something.
     fn act(&mut self, life: &Life) {
         let mut random = self.random.clone();
-        match random.below_len(7) {
+        let keeper = self.clients() - 1;
+        match random.below_len(self.clients()) {
             at @ 0..3 => {
                 let publisher = &mut self.publishers[at];
                 match random.below(3) {
@@ -286,7 +309,7 @@ impl World {
                     }
                 }
             }
-            at @ 3..6 => {
+            at if at < keeper => {
                 let subscriber = &mut self.subscribers[at - 3];
                 match random.below(2) {
                     _ if !subscriber.wire.is_up() => subscriber.connect(life, &mut random),
@@ -359,6 +382,8 @@ impl World {
             self.random = random;
             self.wires().for_each(|wire| wire.arrive(None));
             life.serve(10);
+            life.start_graph();
+            life.pass_time();
             while life.write() {}
             while life.deliver() {}
             self.pass(20, Some(life));
@@ -367,17 +392,23 @@ impl World {
     }
 
     fn is_done(&self) -> bool {
-        let has_all = |it: &Subscriber| {
-            !["at-least-once", "exactly-once"].contains(&it.name) || self.ledger.has_all(it.name)
-        };
         self.publishers.iter().all(Publisher::is_done)
             && self.keeper.is_done()
-            && self.subscribers.iter().all(has_all)
+            && self.exact().all(|name| self.ledger.has_all(name))
+            && self.ledger.has_all("at-least-once")
+    }
+
+    /// Those whom messages of QoS 2 reach exactly once.
+    fn exact(&self) -> impl Iterator<Item = &'static str> {
+        let of_graph = ["one-by-one", "together", "share"].into_iter().filter(|_| self.with_graph);
+        of_graph.chain(["exactly-once"])
     }
 
     fn complaints(&self) -> Vec<String> {
         let mut complaints = self.ledger.complaints("at-least-once", |_| false);
-        complaints.extend(self.ledger.complaints("exactly-once", |publisher| publisher > 0));
+        for name in self.exact() {
+            complaints.extend(self.ledger.complaints(name, |publisher| publisher > 0));
+        }
         complaints.truncate(20);
         complaints
     }
@@ -410,6 +441,11 @@ impl World {
         }
         assert!(is_subscribed);
         assert!(self.keeper.allows(found), "{found:?} is retained, and the keeper is {:?}", self.keeper);
+    }
+
+    /// Publishers, subscribers and the keeper.
+    fn clients(&self) -> usize {
+        self.publishers.len() + self.subscribers.len() + 1
     }
 
     fn wires(&mut self) -> impl Iterator<Item = &mut Wire> {

@@ -6,8 +6,9 @@ pub(crate) mod graph;
 use crate::finding::{Finding, Report, ResourceId, list, quoted};
 use crate::read::Located;
 use crate::resource::access::AuthenticationMethod;
-use crate::resource::endpoint::DataflowEndpoint;
+use crate::resource::endpoint::{DataflowEndpoint, EndpointSettings};
 use crate::resource::listener::{BrokerListener, ListenerTls};
+use crate::resource::profile::DataflowProfile;
 use crate::resource::registry::{Credentials, RegistryAuthentication, RegistryEndpoint, TrustedKey};
 use crate::resource::{Resource, Resources, find};
 use std::collections::BTreeSet;
@@ -27,6 +28,9 @@ pub(crate) fn check(resources: &Resources, found: &mut Vec<Finding>) {
     }
     for endpoint in &resources.endpoints {
         check.endpoint(endpoint);
+    }
+    for profile in &resources.profiles {
+        check.copies(profile);
     }
     check.brokers();
     check.listeners();
@@ -144,6 +148,22 @@ impl<'a> Check<'a> {
         }
         for (index, trusted) in registry.spec.code_signing_cas.iter().enumerate() {
             self.trusted_key(registry, &format!("spec.codeSigningCas[{index}]"), trusted);
+        }
+    }
+
+    /// Copies of messages go to an MQTT broker (AIO.md §5.3).
+    fn copies(&mut self, profile: &'a Resource<DataflowProfile>) {
+        let Some(debugging) = profile.spec.debugging() else { return };
+        let key = "spec.diagnostics.debuggingSettings.destinationSettings.endpointRef";
+        let name = debugging.endpoint();
+        let list_of = |resources: &'a Resources| &*resources.endpoints;
+        if let Found::Resource(endpoint) = self.follow(profile, key, name, "DataflowEndpoint", list_of, true)
+            && !matches!(endpoint.spec.settings, EndpointSettings::Mqtt(_))
+        {
+            let kind = endpoint.spec.settings.type_name();
+            let message =
+                format!("`{key}` names {}, which is of type {kind}; it must be of type Mqtt", endpoint.id);
+            self.tell(profile, |report| report.error(name.position, key, message));
         }
     }
 

@@ -138,8 +138,8 @@ record! {
         retain: Retain = "retain" or(Retain::Keep),
         /// Receive maximum of a source; unacknowledged publishes of a destination.
         max_inflight_messages: u16 = "maxInflightMessages" or_in(100, 0..=65535),
-        /// The QoS.
-        qos: u8 = "qos" or_in(1, 0..=1),
+        /// The QoS; without it, 1 towards other brokers, and that which messages have within this one.
+        qos: Option<u8> = "qos" optional_in(0..=1),
         /// The session expiry, in seconds.
         session_expiry_seconds: u32 = "sessionExpirySeconds" or(600),
         /// TLS towards the broker.
@@ -159,7 +159,7 @@ impl MqttSettings {
             keep_alive_seconds: 60,
             retain: Retain::Keep,
             max_inflight_messages: 100,
-            qos: 1,
+            qos: None,
             session_expiry_seconds: 600,
             tls: Tls::default(),
             cloud_event_attributes: None,

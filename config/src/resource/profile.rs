@@ -19,6 +19,27 @@ impl Default for DataflowProfile {
     }
 }
 
+impl DataflowProfile {
+    /// Which messages are copied for debugging, and where to; nothing when none are.
+    pub fn debugging(&self) -> Option<&DebuggingSettings> {
+        self.diagnostics.as_ref()?.debugging_settings.as_ref()
+    }
+}
+
+impl DebuggingSettings {
+    /// The name of the endpoint that copies go to.
+    pub fn endpoint(&self) -> &Located<String> {
+        &self.destination_settings.endpoint_ref
+    }
+
+    /// Every how manyth message is copied.
+    pub fn every(&self) -> u32 {
+        match self.sampling_policy.method {
+            SamplingMethod::Count => self.sampling_policy.count_settings.nth,
+        }
+    }
+}
+
 record! {
     /// What data flows tell about themselves.
     pub struct ProfileDiagnostics {

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use config::resource::common::OperationalMode;
 use config::resource::endpoint::{KafkaSettings, PartitionStrategy};
-use parking_lot::Mutex;
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::config::FromClientConfigAndContext;
@@ -16,6 +15,7 @@ use rdkafka::producer::{
 };
 use tokio::sync::mpsc;
 
+use super::trouble::Trouble;
 use super::{headers, settings};
 use crate::{
     Backoff, Destination, Health, Outward, Receiver, Rejection, Report, Running, Shipment, Unusable,
@@ -100,8 +100,7 @@ struct Context {
     /// What failed, and why.
     failed: mpsc::UnboundedSender<(UnderWay, RDKafkaErrorCode)>,
     under_way: Arc<AtomicUsize>,
-    /// The last thing that was wrong with the connection.
-    trouble: Arc<Mutex<Option<String>>>,
+    trouble: Arc<Trouble>,
 }
 
 impl ClientContext for Context {
@@ -110,8 +109,7 @@ impl ClientContext for Context {
             Some(RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::Resolve) => UNREACHABLE,
             _ => CONNECTION,
         };
-        *self.trouble.lock() = Some(reason.to_owned());
-        self.report.unavailable(code, reason);
+        self.report.unavailable(code, self.trouble.explain(&error, reason));
     }
 }
 
@@ -209,7 +207,7 @@ impl Sending {
 
     async fn connect(&self) -> Result<Line, (&'static str, String)> {
         let (failed, receiver) = mpsc::unbounded_channel();
-        let (under_way, trouble) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(None)));
+        let (under_way, trouble) = (Arc::new(AtomicUsize::new(0)), Arc::new(Trouble::default()));
         let context = Context {
             report: self.report.clone(),
             failed,
@@ -222,8 +220,7 @@ impl Sending {
             let producer = ThreadedProducer::from_config_and_context(&config, context)
                 .map_err(|error| (CONFIGURATION, error.to_string()))?;
             let found = producer.client().fetch_metadata(Some(&topic), METADATA_MAX);
-            found
-                .map_err(|error| (CONNECTION, trouble.lock().take().unwrap_or_else(|| error.to_string())))?;
+            found.map_err(|error| (CONNECTION, trouble.last().unwrap_or_else(|| error.to_string())))?;
             Ok(producer)
         });
         let producer = made.await.map_err(|error| (CONNECTION, error.to_string()))??;

@@ -5,6 +5,7 @@ mod headers;
 mod offsets;
 mod settings;
 mod source;
+mod trouble;
 
 pub use destination::KafkaDestination;
 pub use source::KafkaSource;

@@ -15,6 +15,7 @@ use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::offsets::{Offsets, Partition};
+use super::trouble::{Trouble, is_told};
 use super::{headers, settings};
 use crate::{Backoff, Health, Intake, Inward, Parcel, Report, Running, Source, Ticket, Tickets, Unusable};
 
@@ -84,6 +85,7 @@ struct Shared {
     offsets: Mutex<Offsets>,
     tickets: Tickets,
     report: Report,
+    trouble: Trouble,
 }
 
 impl Shared {
@@ -121,7 +123,7 @@ impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         // One broker of several may come and go.
         if !matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::PartitionEOF)) {
-            self.0.report.unavailable(CONNECTION, reason);
+            self.0.report.unavailable(CONNECTION, self.0.trouble.explain(&error, reason));
         }
     }
 }
@@ -172,7 +174,12 @@ struct Receiving {
 
 impl Receiving {
     fn new(source: &KafkaSource, intake: Intake, report: Report) -> Result<Self, KafkaError> {
-        let shared = Arc::new(Shared { offsets: Mutex::default(), tickets: Tickets::new(), report });
+        let shared = Arc::new(Shared {
+            offsets: Mutex::default(),
+            tickets: Tickets::new(),
+            report,
+            trouble: Trouble::default(),
+        });
         let consumer = StreamConsumer::from_config_and_context(&source.config, Context(Arc::clone(&shared)))?;
         let topics: Vec<&str> = source.topics.iter().map(String::as_str).collect();
         consumer.subscribe(&topics)?;
@@ -199,6 +206,7 @@ impl Receiving {
                 came = consumer.recv() => match came {
                     Ok(message) => self.arrive(&message),
                     Err(error) if is_fatal(&error) => return Err(error),
+                    Err(error) if is_told(&error) => {}
                     Err(error) => shared.report.unavailable(CONNECTION, error.to_string()),
                 },
                 room = intake.room(), if !self.waiting.is_empty() => {

@@ -155,7 +155,7 @@ impl Sending {
     }
 
     fn qos(&self, session: &Session) -> QoS {
-        QoS::from_bits(self.settings.mqtt.qos.min(session.qos_max)).unwrap_or(QoS::AtLeastOnce)
+        QoS::from_bits(self.settings.qos().min(session.qos_max)).unwrap_or(QoS::AtLeastOnce)
     }
 
     fn encode(

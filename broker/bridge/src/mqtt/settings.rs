@@ -51,6 +51,11 @@ pub enum Login {
 }
 
 impl Settings {
+    /// The highest QoS of what passes.
+    pub fn qos(&self) -> u8 {
+        self.mqtt.qos.unwrap_or(1)
+    }
+
     /// What `endpoint` says, for a bridge of this name.
     pub fn of(endpoint: &RemoteEndpoint, instance: &Instance, code: &'static str) -> Result<Self, Unusable> {
         Self::read(endpoint, instance)

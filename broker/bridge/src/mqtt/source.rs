@@ -155,7 +155,7 @@ impl Receiving {
 
     async fn subscribe(&mut self, session: &mut Session) -> Result<(), Lost> {
         let options = SubscribeOptions {
-            qos: QoS::from_bits(self.settings.mqtt.qos).unwrap_or(QoS::AtLeastOnce),
+            qos: QoS::from_bits(self.settings.qos()).unwrap_or(QoS::AtLeastOnce),
             no_local: false,
             retain_as_published: true,
             retain_handling: RetainHandling::SendIfNew,
