@@ -53,6 +53,16 @@ impl Azurite {
         }
     }
 
+    /// Makes it hold still, as a machine that hangs does.
+    pub fn hang(&self) {
+        self.process.iter().for_each(|process| process.signal(Signal::STOP));
+    }
+
+    /// Lets it go on.
+    pub fn go_on(&self) {
+        self.process.iter().for_each(|process| process.signal(Signal::CONT));
+    }
+
     /// Its address as the `host` of an endpoint.
     pub fn host(&self) -> String {
         format!("http://{}/{ACCOUNT}", self.addr)

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 
+use rustix::process::Signal;
+
 use crate::process::Process;
 use crate::{repository, wait};
 
@@ -47,6 +49,16 @@ impl Collector {
     /// Kills it.
     pub fn kill(&mut self) {
         self.process = None;
+    }
+
+    /// Makes it hold still, as a machine that hangs does.
+    pub fn hang(&self) {
+        self.process.iter().for_each(|process| process.signal(Signal::STOP));
+    }
+
+    /// Lets it go on.
+    pub fn go_on(&self) {
+        self.process.iter().for_each(|process| process.signal(Signal::CONT));
     }
 
     /// What it got so far, as it prints it.

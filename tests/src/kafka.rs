@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use serde_json::json;
 use tempfile::TempDir;
 
+use crate::front::Front;
 use crate::pki::Authority;
 use crate::process::{self, Process};
 use crate::{repository, wait};
@@ -20,7 +21,7 @@ pub struct Kafka {
     pub addr: SocketAddr,
     process: Option<Process>,
     /// Ends TLS in front of it.
-    front: Option<Process>,
+    front: Option<Front>,
     /// What librdkafka must know, beyond the address, to be let in.
     client: Vec<(&'static str, String)>,
     data: TempDir,
@@ -64,31 +65,23 @@ impl Kafka {
     pub fn behind_tls(authority: &Authority) -> Self {
         let mut kafka = Self::stopped();
         let place = kafka.data.path();
-        let (server, both) = (authority.server(), place.join("server"));
-        fs::write(&both, server.certificate + &server.key).expect("a file can be written");
         let (certificate, key) = authority.client("test").write(place, "client");
-        let trusted = place.join("ca").display().to_string();
+        let trusted = place.join("trusted").display().to_string();
         fs::write(&trusted, &authority.certificate).expect("a file can be written");
         kafka.client = vec![
             ("security.protocol", "ssl".to_owned()),
-            ("ssl.ca.location", trusted.clone()),
+            ("ssl.ca.location", trusted),
             ("ssl.certificate.location", certificate),
             ("ssl.key.location", key),
         ];
         let (inside, addr) = (place.join("socket"), kafka.addr);
         kafka.process = Some(secluded(place, addr, &inside));
-        let config = format!(
-            "defaults\n mode tcp\n timeout connect 5s\n timeout client 1m\n timeout server 1m\n\
-             listen kafka\n bind {addr},127.0.0.2:{} ssl crt {} ca-file {trusted} verify required\n server inside unix@{}\n",
+        let settings = format!(
+            "mode tcp\nbind {addr},127.0.0.2:{} ssl crt SERVER ca-file CLIENTS verify required\nserver inside unix@{}",
             addr.port(),
-            both.display(),
             inside.display()
         );
-        fs::write(place.join("haproxy"), config).expect("a file can be written");
-        let haproxy = if Path::new("/usr/sbin/haproxy").exists() { "/usr/sbin/haproxy" } else { "haproxy" };
-        let mut command = Command::new(haproxy);
-        command.arg("-db").arg("-f").arg(place.join("haproxy"));
-        kafka.front = Some(Process::start(command));
+        kafka.front = Some(Front::new(authority, &settings));
         kafka.wait();
         kafka
     }

@@ -12,6 +12,7 @@ pub mod bystander;
 pub mod collector;
 pub mod conversation;
 pub mod forebay;
+pub mod front;
 pub mod http;
 pub mod https;
 pub mod kafka;

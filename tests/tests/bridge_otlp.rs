@@ -4,10 +4,12 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::thread;
+use std::time::Duration;
 
 use forebay_tests::artifact::{Artifact, Shape};
 use forebay_tests::collector::Collector;
 use forebay_tests::forebay::{Forebay, Serve};
+use forebay_tests::front::Front;
 use forebay_tests::mqtt::{Client, Connect};
 use forebay_tests::operators;
 use forebay_tests::outage;
@@ -134,6 +136,79 @@ fn what_is_acknowledged_reaches_a_collector_that_was_away() {
     collector.resume();
     wait_values(&collector, 0..more.end);
     broker.wait_metric_is("forebay_store_graph_entries", &["dataflow_id=\"telemetry\""], 0.0);
+}
+
+#[test]
+fn who_we_are_is_shown_by_certificate_or_by_token_and_refused_when_it_is_wrong() {
+    let (authority, other) = (Authority::new("plant"), Authority::new("other"));
+    let collector = Collector::start();
+    let (by_certificate, by_token) = (wait::free_addr(), wait::free_addr());
+    let server = format!("mode http\nserver collector {} proto h2", collector.grpc);
+    let _certificates = Front::new(
+        &authority,
+        &format!("bind {by_certificate} ssl crt SERVER ca-file CLIENTS verify required alpn h2\n{server}"),
+    );
+    let refuse =
+        "http-request deny deny_status 401 unless { req.hdr(authorization) -m str 'Bearer open-sesame' }";
+    let _tokens =
+        Front::new(&authority, &format!("bind {by_token} ssl crt SERVER alpn h2\n{refuse}\n{server}"));
+    let tokens = TempDir::new().expect("a directory");
+    let [right, wrong] = ["open-sesame", "guessed"].map(|token| {
+        let path = tokens.path().join(token);
+        std::fs::write(&path, token).expect("a file can be written");
+        path.display().to_string()
+    });
+    let tls =
+        "tls: {mode: Enabled, trustedCaCertificateConfigMapRef: trusted}\nbatching: {latencySeconds: 0}";
+    let device = "authentication: {method: X509Certificate, x509CertificateSettings: {secretRef: device}}";
+    let account =
+        "authentication: {method: ServiceAccountToken, serviceAccountTokenSettings: {audience: plant}}";
+    let token = |path: &str| {
+        let annotation = format!("  name: collector\n  annotations: {{forebay.dev/token-file: '{path}'}}\n");
+        telemetry_endpoint("collector", &by_token.to_string(), &[account, tls])
+            .replace("  name: collector\n", &annotation)
+    };
+    let certificate = telemetry_endpoint("collector", &by_certificate.to_string(), &[device, tls]);
+    let place = |endpoint: String, trusted: &Authority, device: &Authority| {
+        let trusted = config_map("trusted", "ca.crt", &trusted.certificate);
+        Place::new(endpoint, &[trusted, device.client("device-7").secret("device")], false)
+    };
+    for (endpoint, value) in [(certificate.clone(), 1), (token(&right), 2)] {
+        let place = place(endpoint, &authority, &authority);
+        let broker = place.serve();
+        wait_connected(&broker, "destination");
+        let mut publisher = Client::connect(broker.addr, &Connect::v5("publisher"));
+        publisher.publish("raw", 1, &reading(value));
+        wait_values(&collector, [value]);
+    }
+    for (endpoint, trusted, device, says) in [
+        (certificate.clone(), &other, &authority, "UnknownIssuer"),
+        (certificate, &authority, &other, ""),
+        (token(&wrong), &authority, &authority, "401"),
+    ] {
+        let place = place(endpoint, trusted, device);
+        let broker = place.serve();
+        let mut publisher = Client::connect(broker.addr, &Connect::v5("publisher"));
+        publisher.publish("raw", 1, &reading(3));
+        let why = wait_reason(&broker, "telemetry", "DataflowOtelTargetSendFailed");
+        assert!(why.contains(says), "{why}");
+        assert!(!why.contains("guessed") && !broker.output().contains("guessed"));
+    }
+}
+
+#[test]
+fn a_collector_that_hangs_is_waited_for() {
+    let collector = Collector::start();
+    let place = Place::new(plain(&collector.grpc.to_string()), &[], false);
+    let broker = place.serve();
+    wait_connected(&broker, "destination");
+    collector.hang();
+    let mut publisher = Client::connect(broker.addr, &Connect::v5("publisher"));
+    (0..20).for_each(|value| publisher.publish("raw", 1, &reading(value)));
+    thread::sleep(Duration::from_secs(3));
+    publisher.settle();
+    collector.go_on();
+    wait_values(&collector, 0..20);
 }
 
 #[test]

@@ -3,11 +3,14 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Duration;
 use std::{fs, thread};
 
 use forebay_tests::artifact::{Artifact, Shape};
 use forebay_tests::azurite::{Azurite, duckdb};
+use forebay_tests::front::Front;
 use forebay_tests::mqtt::{Client, Connect};
+use forebay_tests::pki::Authority;
 use forebay_tests::place::{Place, wait_connected, wait_reason};
 use forebay_tests::resources::{between, config_map, dataflow_graph, persisted, secret};
 use forebay_tests::{operators, outage, wait};
@@ -255,6 +258,24 @@ fn an_object_store_gets_files_also_what_was_acknowledged_while_it_was_away() {
 }
 
 #[test]
+fn an_object_store_that_hangs_is_waited_for() {
+    let store = Azurite::start();
+    store.create("raw");
+    let parts =
+        [azure(&store.host()), sas(&store.access_token()), schema(&fields()), graph("Parquet", "raw")];
+    let place = place(&parts);
+    let broker = place.serve().start();
+    wait_connected(&broker, "destination");
+    store.hang();
+    let mut client = Client::connect(broker.addr, &Connect::v5("client"));
+    (0..50).for_each(|number| client.publish("raw", 1, &reading(number)));
+    thread::sleep(Duration::from_secs(3));
+    client.settle();
+    store.go_on();
+    wait_numbers(|| store.parquet("raw"), 0..50);
+}
+
+#[test]
 fn batches_are_commits_of_a_table_which_is_made_if_need_be() {
     let mut store = Azurite::start();
     store.create("lake");
@@ -316,6 +337,9 @@ fn who_is_not_let_in_and_what_is_not_there_is_told_of_without_the_access_token()
     let store = Azurite::start();
     store.create("raw");
     let nobody = wait::free_addr();
+    let (authority, secured) = (Authority::new("plant"), wait::free_addr());
+    let server = format!("mode tcp\nbind {secured} ssl crt SERVER\nserver store {}", store.addr);
+    let _front = Front::new(&authority, &server);
     let nonsense = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let garbled = nonsense.local_addr().expect("an address");
     thread::spawn(move || {
@@ -329,6 +353,9 @@ fn who_is_not_let_in_and_what_is_not_there_is_told_of_without_the_access_token()
         (store.host(), &token, "elsewhere", "DataflowObjectStoreTargetConfigurationError"),
         (format!("http://{nobody}/account"), &token, "raw", "DataflowObjectStoreTargetSendFailed"),
         (format!("http://{garbled}/account"), &token, "raw", "DataflowObjectStoreTargetSendFailed"),
+        // Nobody vouches for it; and it waits for TLS in vain.
+        (format!("https://{secured}/account"), &token, "raw", "DataflowObjectStoreTargetSendFailed"),
+        (format!("http://{secured}/account"), &token, "raw", "DataflowObjectStoreTargetSendFailed"),
     ] {
         let place = place(&[azure(&host), sas(token), schema(&fields()), graph("Parquet", target)]);
         let broker = place.serve().start();
