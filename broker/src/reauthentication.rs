@@ -136,7 +136,12 @@ impl Login {
                 }
             };
             *self.renewal.lock() = next;
-            auth(reason, Some(&self.method), data.as_deref(), state.outbox.buffer());
+            let mut answer = Vec::new();
+            auth(reason, Some(&self.method), data.as_deref(), &mut answer);
+            match state.session.link().is_some_and(|link| answer.len() > link.packet_size_max) {
+                true => state.kick(ReasonCode::PacketTooLarge), // [MQTT-3.1.2-24]
+                false => state.outbox.buffer().extend_from_slice(&answer),
+            }
             turn.touch(client, state);
         }
         drop(guard);

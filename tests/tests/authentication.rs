@@ -419,6 +419,23 @@ fn whoever_does_not_know_the_password_learns_nothing_from_scram() {
     forebay.wait_metric("aio_broker_authentication_failures", &[], 4.0);
 }
 
+/// [MQTT-3.1.2-24]
+#[test]
+fn a_client_that_takes_no_packet_as_large_as_the_answer_to_its_auth_is_sent_away() {
+    let (forebay, _directory) = scram_broker();
+    let method = "SCRAM-SHA-512";
+    let mut scram = Scram::begin(method, "long", "its pässword");
+    let mut client = Client::open(forebay.addr, 5);
+    let connect = Connect::v5("scram").authentication(method, &scram.say());
+    client.send(&connect.property(&[0x27, 0, 0, 1, 44]).bytes());
+    scram.hear(&auth_data(&client.packet(), method).1);
+    client.send(&auth_with(0x18, method, &scram.say()));
+    assert_eq!(client.expect(CONNACK).body[1], 0);
+    client.send(&auth_with(0x19, method, &format!("n,,n=long,r={}", "x".repeat(250))));
+    let said = client.closed();
+    assert_eq!((said.len(), said[0].kind(), said[0].body[0]), (1, DISCONNECT, 0x95), "{said:02x?}");
+}
+
 #[test]
 fn a_login_by_scram_that_goes_wrong_ends_the_connection() {
     let (forebay, _directory) = scram_broker();
