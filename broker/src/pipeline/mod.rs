@@ -5,6 +5,7 @@
 //! derived is published, so that nobody overtakes him. What waits inside a graph for its time goes on by a timer of its
 //! own. A persisted graph takes its messages from the log ([`cursor`]). Remote systems are at the other end of [`bridges`].
 
+mod apart;
 pub mod bridges;
 pub mod cursor;
 mod exit;
@@ -15,13 +16,15 @@ mod report;
 pub mod restore;
 mod running;
 pub mod samples;
+mod source;
+mod step;
+mod timer;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use broker_core::Millis;
 use broker_core::message::Message;
 use broker_core::reorder::{Late, Order, Reorder};
 use metrics::counter;
@@ -33,40 +36,32 @@ use self::bridges::Bridges;
 use self::cursor::{Cursor, Record};
 pub use self::exit::Exit;
 use self::origin::Origins;
-use self::out::{Failed, Out};
+use self::out::Out;
 use self::report::{Metrics, Warnings};
 pub use self::running::Entrance;
 use self::running::Running;
 use self::samples::Samples;
+pub use self::source::{Arrival, Source};
 use crate::broker::Broker;
 use crate::clock;
 use crate::operations::Operations;
-use crate::ordered;
-use crate::translate::{self, Carry, Letter};
+use crate::translate::{self, Carry};
 use crate::turn::Turn;
 
 /// Messages that may wait for a graph that is busy; beyond, they are dropped and counted.
 const INBOX_MAX: usize = 10_000;
 /// Messages that are run through a graph for others at a time: what they give must not wait for long.
 const DRAIN_MAX: usize = 256;
-/// A graph that was slow comes back to the inline path after so many fast messages in a row.
-const FAST_MESSAGES: u32 = 256;
-/// One message in so many is timed for the histogram.
-const MEASURE_EVERY: u32 = 16;
 /// The longest that a timer sleeps: the wall clock may be set while it does.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// How soon a timer looks again when somebody is in the graph.
 const BUSY_WAIT: Duration = Duration::from_millis(1);
-/// How soon a timer looks again when time waits for messages in the log, milliseconds.
-const BEHIND_WAIT_MS: u64 = 10;
 /// How long a crash of an operator is news.
 const FAULT_IS_NEWS: Duration = Duration::from_secs(60);
 /// How long the metrics wait for somebody who is in the graph.
 const SHOW_WAIT: Duration = Duration::from_millis(20);
 /// How long what is in front of a graph may take when it is stopped.
 const STOP_WAIT: Duration = Duration::from_secs(5);
-/// Later than any window closes.
-const END_OF_TIME_MS: u64 = 1 << 48;
 /// No time at which anything is due.
 const NEVER: u64 = u64::MAX;
 
@@ -108,16 +103,6 @@ pub struct Dataflow {
     operations: Operations,
 }
 
-/// A message in front of a graph.
-pub struct Arrival {
-    /// The source it goes in by.
-    pub source: usize,
-    /// The message.
-    pub message: Arc<Message>,
-    /// Where it is in the log.
-    pub origins: Origins,
-}
-
 /// What comes out of a graph.
 pub enum Outcome {
     /// A message to be published, and what is done when that is on disk, if it goes there.
@@ -138,55 +123,6 @@ pub enum Entered {
     Before,
     /// Somebody else is in it, to whom the message is left.
     Not,
-}
-
-/// The subscriptions of one source of a graph, as the router sees them.
-pub struct Source {
-    /// Its place among the graph's sources.
-    place: usize,
-    /// The graph, once it runs.
-    flow: OnceLock<Arc<Dataflow>>,
-    /// The graph's place in the log, when its messages are persisted.
-    pub cursor: Option<Arc<Cursor>>,
-}
-
-impl std::fmt::Debug for Source {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let name = self.flow.get().map(|flow| &*flow.name);
-        f.debug_tuple("Source").field(&name).field(&self.place).finish()
-    }
-}
-
-impl Source {
-    /// The source in this place among those of a graph.
-    pub fn new(place: usize, cursor: Option<Arc<Cursor>>) -> Arc<Self> {
-        Arc::new(Self { place, flow: OnceLock::new(), cursor })
-    }
-
-    /// The graph runs.
-    pub fn attach(&self, flow: &Arc<Dataflow>) {
-        let _ = self.flow.set(Arc::clone(flow));
-    }
-
-    /// Its place among the graph's sources.
-    pub fn place(&self) -> usize {
-        self.place
-    }
-
-    /// The graph, once it runs.
-    pub fn flow(&self) -> Option<&Arc<Dataflow>> {
-        self.flow.get()
-    }
-
-    /// Whether a message that is brought now is taken.
-    pub fn takes(&self) -> bool {
-        self.cursor.is_some() || self.flow.get().is_some_and(|flow| !flow.refuses())
-    }
-
-    /// No message is to be brought, for there is no room for what it would become.
-    pub fn refuses(&self) -> bool {
-        self.flow.get().is_some_and(|flow| flow.refuses())
-    }
 }
 
 /// What a flow is made with.
@@ -327,10 +263,6 @@ impl Dataflow {
         }
     }
 
-    fn is_offloaded(&self) -> bool {
-        self.offloaded.load(Ordering::Acquire)
-    }
-
     /// Has more loaded of what waits in the log only, if there is room for it.
     fn feed(&self, broker: &Broker) {
         if let Some(cursor) = &self.cursor
@@ -338,89 +270,6 @@ impl Dataflow {
             && let Some(persistence) = broker.persistence()
         {
             persistence.feed(cursor);
-        }
-    }
-
-    /// The graph held its caller up for longer than the inline budget: from now on it runs on a thread of its
-    /// own, and holds up nobody. Called by who is in the graph.
-    fn move_off(self: &Arc<Self>) {
-        let flow = Arc::clone(self);
-        let thread = std::thread::Builder::new().name(format!("graph {}", self.name));
-        self.offloaded.store(true, Ordering::Release);
-        match thread.spawn(move || flow.run_apart()) {
-            Ok(_) => {
-                self.metrics.moves.increment(1);
-                tracing::info!(graph = %self.name, "the graph is slow; it goes on in a thread of its own");
-            }
-            Err(error) => {
-                self.offloaded.store(false, Ordering::Release);
-                tracing::warn!(graph = %self.name, %error, "the graph is slow, and no thread can be had for it");
-            }
-        }
-    }
-
-    /// The life of that thread: until the graph is fast again, or stopped.
-    fn run_apart(self: Arc<Self>) {
-        let mut derived = Vec::new();
-        loop {
-            let arrival = self.wait();
-            let Some(broker) = self.broker.upgrade() else { return };
-            if arrival.is_none() && self.stopped.load(Ordering::Acquire) {
-                return;
-            }
-            let comes_back = self.run_some(arrival, &broker, &mut |outcome| derived.push(outcome));
-            let mut turn = Turn::begin(&broker, clock::monotonic());
-            turn.publish_outcomes(derived.drain(..));
-            if comes_back {
-                self.offloaded.store(false, Ordering::Release);
-                tracing::info!(graph = %self.name, "the graph is fast again; it runs in the message path");
-                turn.run(&self);
-            }
-            turn.finish();
-            self.feed(&broker);
-            if comes_back {
-                self.earlier.notify_one();
-                return;
-            }
-        }
-    }
-
-    /// A message, and those behind it as long as that is no longer than one may take; without one, time passes. Whether the graph is
-    /// fast again: what waits, run through it for others some at a time, holds nobody up for longer than one message may.
-    fn run_some(&self, arrival: Option<Arrival>, broker: &Broker, emit: Emit<'_>) -> bool {
-        let begun = Instant::now();
-        let mut running = self.running.lock();
-        match arrival {
-            Some(arrival) => self.step(&mut running, arrival, broker, emit),
-            None => self.tick(&mut running, broker, emit),
-        }
-        let mut left = DRAIN_MAX - 1;
-        while left > 0 && begun.elapsed() < self.inline_budget {
-            let Some(arrival) = self.inbox.lock().pop_front() else { break };
-            self.step(&mut running, arrival, broker, emit);
-            left -= 1;
-        }
-        let for_others = u32::try_from(self.backlog().min(DRAIN_MAX)).unwrap_or(u32::MAX);
-        running.fast >= FAST_MESSAGES && running.took.saturating_mul(for_others) <= self.inline_budget
-    }
-
-    /// The next message; none when something inside is due first. Not before he has left who was in the graph when it moved
-    /// here.
-    fn wait(&self) -> Option<Arrival> {
-        let mut inbox = self.inbox.lock();
-        loop {
-            let wait = match self.owner.load(Ordering::Acquire) {
-                0 => match inbox.pop_front() {
-                    Some(arrival) => return Some(arrival),
-                    None if self.stopped.load(Ordering::Acquire) => return None,
-                    None => self.until_due().unwrap_or(SLEEP_MAX).min(SLEEP_MAX),
-                },
-                _ => BUSY_WAIT,
-            };
-            if wait.is_zero() {
-                return None;
-            }
-            self.work.wait_for(&mut inbox, wait);
         }
     }
 
@@ -456,207 +305,6 @@ impl Dataflow {
 
     fn count_received(&self, message: &Message) {
         self.metrics.received.count(message.payload().len());
-    }
-
-    /// Runs messages through that were left here, some at a time. Whether that were all, and the graph is still here. Called
-    /// by who is in it.
-    fn drain(self: &Arc<Self>, broker: &Broker, emit: Emit<'_>) -> bool {
-        for _ in 0..DRAIN_MAX {
-            if self.is_offloaded() {
-                return false;
-            }
-            let Some(arrival) = self.inbox.lock().pop_front() else { return true };
-            self.pass(arrival, broker, emit);
-        }
-        false
-    }
-
-    /// One message through the graph, by who is in it; or left for its thread, when it is slow.
-    fn pass(self: &Arc<Self>, arrival: Arrival, broker: &Broker, emit: Emit<'_>) {
-        let mut running = self.running.lock();
-        self.step(&mut running, arrival, broker, emit);
-        if running.fast == 0 && !self.is_offloaded() {
-            self.move_off();
-        }
-    }
-
-    /// One message through the graph. The arrival is gone when what came out is looked at: an entry of the log that nothing in
-    /// the graph is made of any more is done by that.
-    fn step(&self, running: &mut Running, arrival: Arrival, broker: &Broker, emit: Emit<'_>) {
-        let wall = clock::wall();
-        let begun = Instant::now();
-        let Arrival { source, message, origins } = arrival;
-        if let Some(samples) = &mut running.samples {
-            samples.look(&message, emit);
-        }
-        let time = self.time(&message, &origins, wall);
-        match running.sorting.as_mut().and_then(|sources| sources.get_mut(source)) {
-            None => running.enter(source, &message, origins, broker, time),
-            Some(sorting) => {
-                let stamp = ordered::stamp(&message, time);
-                let (size, now) = (message.size(), clock::monotonic());
-                if let Err((message, origins)) = sorting.push(stamp, (message, origins), size, now, wall) {
-                    running.come_late(source, &message, origins, self.late, broker, time);
-                }
-                running.release(broker, time);
-            }
-        }
-        self.hand_out(running, broker, wall, emit);
-        let took = begun.elapsed() / std::mem::take(&mut running.entered).max(1);
-        running.measured = running.measured.wrapping_add(1);
-        if running.measured.is_multiple_of(MEASURE_EVERY) {
-            self.metrics.latency.record(took.as_secs_f64() * 1000.0);
-        }
-        running.took = took;
-        running.fast = if took > self.inline_budget { 0 } else { running.fast.saturating_add(1) };
-    }
-
-    /// The time that it is in the graph when a message enters: for one of the log, when it arrived, so that it does not matter
-    /// how long it has waited there.
-    fn time(&self, message: &Message, origins: &Origins, wall: Millis) -> Millis {
-        let Some(cursor) = &self.cursor else { return wall };
-        if !origins.is_logged() {
-            return Millis(cursor.time_ms(wall.0, self.backlog()));
-        }
-        let arrived_ms = cursor::arrived_ms(message).min(wall.0);
-        cursor.entered(arrived_ms);
-        Millis(arrived_ms)
-    }
-
-    /// What waits inside and is due goes on.
-    fn tick(&self, running: &mut Running, broker: &Broker, emit: Emit<'_>) {
-        self.delivered.store(false, Ordering::Release);
-        let (wall, begun) = (clock::wall(), Instant::now());
-        let time = self.cursor.as_ref().map_or(wall, |it| Millis(it.time_ms(wall.0, self.backlog())));
-        running.release(broker, time);
-        running.graph.advance(time.0, &mut running.out);
-        self.hand_out(running, broker, wall, emit);
-        if begun.elapsed() / std::mem::take(&mut running.entered).max(1) > self.inline_budget {
-            running.fast = 0;
-        }
-    }
-
-    /// The timer of the graph: what is due goes on, unless somebody else is in the graph.
-    pub fn pass_time(self: &Arc<Self>, turn: u64, broker: &Broker, emit: Emit<'_>) -> Entered {
-        let entered = self.enter(turn);
-        if entered != Entered::Not {
-            let mut running = self.running.lock();
-            self.tick(&mut running, broker, emit);
-            if running.fast == 0 && !self.is_offloaded() {
-                self.move_off();
-            }
-        }
-        entered
-    }
-
-    /// Makes messages of what came out of the graph.
-    fn hand_out(&self, running: &mut Running, broker: &Broker, wall: Millis, emit: Emit<'_>) {
-        let Running { graph, exits, out, dead_letter_topic, .. } = running;
-        // What was derived from entries of the log, which are done by that.
-        let mut kept: Vec<(Arc<Message>, Origins)> = Vec::new();
-        let mut tell = |message: Message, origins: &Origins| match origins.is_logged() {
-            false => emit(Outcome::Message(Arc::new(message), origins.clone())),
-            true => kept.push((Arc::new(message), origins.clone())),
-        };
-        for (sink, item) in out.items.drain(..) {
-            let carry = item.carry.clone();
-            let Some(exit) = exits.get(sink) else { continue };
-            match translate::message(item, exit, broker, wall) {
-                Ok(derived) => {
-                    let derived = exit.dress(derived);
-                    self.metrics.sent.count(derived.payload().len());
-                    match &exit.queue {
-                        None => tell(derived, &carry.origins),
-                        Some(queue) if exit::ship(queue, &derived, &carry.origins) => {}
-                        Some(_) => self.metrics.busy.increment(1),
-                    }
-                }
-                Err(refused) => out.failed.push(Failed::of(carry, &refused)),
-            }
-        }
-        for failed in out.failed.drain(..) {
-            let digest = graph.digest(&failed.operation);
-            if let Some(letter) = self.give_up(&failed, digest, dead_letter_topic.as_deref()) {
-                tell(letter, &failed.carry.origins);
-            }
-        }
-        if let Some(record) = self.cursor.as_ref().and_then(|cursor| cursor.record(kept)) {
-            emit(Outcome::Record(record));
-        }
-        let filtered = std::mem::take(&mut out.filtered);
-        if filtered > 0 {
-            self.metrics.filtered.increment(filtered);
-        }
-        if running.may_wait() {
-            let due_ms = running.due_ms(wall);
-            let waits = |cursor: &Arc<Cursor>| cursor.time_ms(wall.0, self.backlog()) < wall.0;
-            let earliest_ms =
-                if self.cursor.as_ref().is_some_and(waits) { wall.0 + BEHIND_WAIT_MS } else { 0 };
-            self.arm(due_ms.map(|due_ms| due_ms.max(earliest_ms)));
-        }
-    }
-
-    /// A message that cannot be processed is counted and explained, and kept where the graph names a topic for that.
-    fn give_up(
-        &self,
-        failed: &Failed,
-        digest: Option<&str>,
-        dead_letter_topic: Option<&str>,
-    ) -> Option<Message> {
-        let Failed { operation, reason, why, carry } = failed;
-        if *reason == translate::EXPIRED {
-            self.metrics.expired.increment(1);
-            return None;
-        }
-        self.metrics.errors.increment(1);
-        counter!("aio_dataflow_errors", "dataflow_id" => self.name.to_string(), "reason" => *reason)
-            .increment(1);
-        let topic = carry.origin.topic();
-        if self.warnings.lock().one_more(&self.name) {
-            tracing::warn!(graph = %self.name, %operation, topic, "a message is dropped: {why}");
-        }
-        if matches!(*reason, "trap" | "deadline" | "memory") {
-            *self.fault.lock() = Some((Instant::now(), format!("{operation}: {why}")));
-        }
-        let letter = Letter { graph: &self.name, operation, reason, why, digest };
-        match translate::dead_letter(&carry.origin, dead_letter_topic?, &letter) {
-            Ok(message) => {
-                self.metrics.dead_letters.increment(1);
-                Some(message)
-            }
-            Err(refused) => {
-                tracing::warn!(graph = %self.name, topic, "it cannot be kept either: {refused}");
-                None
-            }
-        }
-    }
-
-    /// Sees to it that somebody looks when what waits inside is due.
-    fn arm(&self, due_ms: Option<u64>) {
-        let due_ms = due_ms.unwrap_or(NEVER);
-        let before = self.due_ms.swap(due_ms, Ordering::AcqRel);
-        if due_ms < before {
-            self.earlier.notify_one();
-        }
-    }
-
-    /// How long until something inside is due; `None` when nothing waits.
-    pub fn until_due(&self) -> Option<Duration> {
-        if self.delivered.load(Ordering::Acquire) {
-            return Some(Duration::ZERO);
-        }
-        let due_ms = self.due_ms.load(Ordering::Acquire);
-        (due_ms != NEVER).then(|| Duration::from_millis(due_ms.saturating_sub(clock::wall().0)))
-    }
-
-    /// Something was delivered to a remote system: what that was made of is to be written off, and there is room for more.
-    pub fn hear_of_delivery(&self) {
-        if self.cursor.is_some() && !self.delivered.swap(true, Ordering::AcqRel) {
-            self.earlier.notify_one();
-            if self.is_offloaded() {
-                self.work.notify_one();
-            }
-        }
     }
 
     /// A remote system has so much waiting for it that no more is to be made.
@@ -706,16 +354,6 @@ impl Dataflow {
         }
     }
 
-    /// Everything that waits inside, as if its time had come.
-    fn let_out(&self, broker: &Broker) -> Vec<Outcome> {
-        let mut outcomes = Vec::new();
-        let mut running = self.running.lock();
-        let inside = &mut *running;
-        inside.graph.advance(END_OF_TIME_MS, &mut inside.out);
-        self.hand_out(&mut running, broker, clock::wall(), &mut |outcome| outcomes.push(outcome));
-        outcomes
-    }
-
     /// The last crash of an operator, while it is news.
     pub fn fault(&self) -> Option<String> {
         let fault = self.fault.lock();
@@ -743,34 +381,6 @@ impl Dataflow {
         self.metrics.sent.show();
         if let Some(mut running) = self.running.try_lock_for(SHOW_WAIT) {
             self.operations.show(running.graph.engine());
-        }
-    }
-
-    /// What is due inside goes on, and more is loaded if there is room for it. False when somebody else is in the graph.
-    pub fn go_on(self: &Arc<Self>, broker: &Broker) -> bool {
-        let mut turn = Turn::begin(broker, clock::monotonic());
-        let passed = turn.pass_time(self);
-        turn.finish();
-        self.feed(broker);
-        passed
-    }
-
-    /// Lets time pass inside the graph, for as long as the broker runs.
-    pub async fn keep_time(self: Arc<Self>) {
-        while !self.stopped.load(Ordering::Acquire) {
-            let wait = if self.is_offloaded() { None } else { self.until_due() };
-            match wait {
-                None => self.earlier.notified().await,
-                Some(wait) if !wait.is_zero() => {
-                    let _ = tokio::time::timeout(wait.min(SLEEP_MAX), self.earlier.notified()).await;
-                }
-                Some(_) => {
-                    let Some(broker) = self.broker.upgrade() else { return };
-                    if !self.go_on(&broker) {
-                        tokio::time::sleep(BUSY_WAIT).await;
-                    }
-                }
-            }
         }
     }
 }

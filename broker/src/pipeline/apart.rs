@@ -1,0 +1,102 @@
+//! A slow graph, on a thread of its own: it holds up nobody, and comes back when it is fast again.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::{Arrival, BUSY_WAIT, DRAIN_MAX, Dataflow, Emit, SLEEP_MAX};
+use crate::broker::Broker;
+use crate::clock;
+use crate::turn::Turn;
+
+/// A graph that was slow comes back to the inline path after so many fast messages in a row.
+const FAST_MESSAGES: u32 = 256;
+
+impl Dataflow {
+    pub(super) fn is_offloaded(&self) -> bool {
+        self.offloaded.load(Ordering::Acquire)
+    }
+
+    /// The graph held its caller up for longer than the inline budget: from now on it runs on a thread of its
+    /// own, and holds up nobody. Called by who is in the graph.
+    pub(super) fn move_off(self: &Arc<Self>) {
+        let flow = Arc::clone(self);
+        let thread = std::thread::Builder::new().name(format!("graph {}", self.name));
+        self.offloaded.store(true, Ordering::Release);
+        match thread.spawn(move || flow.run_apart()) {
+            Ok(_) => {
+                self.metrics.moves.increment(1);
+                tracing::info!(graph = %self.name, "the graph is slow; it goes on in a thread of its own");
+            }
+            Err(error) => {
+                self.offloaded.store(false, Ordering::Release);
+                tracing::warn!(graph = %self.name, %error, "the graph is slow, and no thread can be had for it");
+            }
+        }
+    }
+
+    /// The life of that thread: until the graph is fast again, or stopped.
+    pub(super) fn run_apart(self: Arc<Self>) {
+        let mut derived = Vec::new();
+        loop {
+            let arrival = self.wait();
+            let Some(broker) = self.broker.upgrade() else { return };
+            if arrival.is_none() && self.stopped.load(Ordering::Acquire) {
+                return;
+            }
+            let comes_back = self.run_some(arrival, &broker, &mut |outcome| derived.push(outcome));
+            let mut turn = Turn::begin(&broker, clock::monotonic());
+            turn.publish_outcomes(derived.drain(..));
+            if comes_back {
+                self.offloaded.store(false, Ordering::Release);
+                tracing::info!(graph = %self.name, "the graph is fast again; it runs in the message path");
+                turn.run(&self);
+            }
+            turn.finish();
+            self.feed(&broker);
+            if comes_back {
+                self.earlier.notify_one();
+                return;
+            }
+        }
+    }
+
+    /// A message, and those behind it as long as that is no longer than one may take; without one, time passes. Whether the graph is
+    /// fast again: what waits, run through it for others some at a time, holds nobody up for longer than one message may.
+    pub(super) fn run_some(&self, arrival: Option<Arrival>, broker: &Broker, emit: Emit<'_>) -> bool {
+        let begun = Instant::now();
+        let mut running = self.running.lock();
+        match arrival {
+            Some(arrival) => self.step(&mut running, arrival, broker, emit),
+            None => self.tick(&mut running, broker, emit),
+        }
+        let mut left = DRAIN_MAX - 1;
+        while left > 0 && begun.elapsed() < self.inline_budget {
+            let Some(arrival) = self.inbox.lock().pop_front() else { break };
+            self.step(&mut running, arrival, broker, emit);
+            left -= 1;
+        }
+        let for_others = u32::try_from(self.backlog().min(DRAIN_MAX)).unwrap_or(u32::MAX);
+        running.fast >= FAST_MESSAGES && running.took.saturating_mul(for_others) <= self.inline_budget
+    }
+
+    /// The next message; none when something inside is due first. Not before he has left who was in the graph when it moved
+    /// here.
+    pub(super) fn wait(&self) -> Option<Arrival> {
+        let mut inbox = self.inbox.lock();
+        loop {
+            let wait = match self.owner.load(Ordering::Acquire) {
+                0 => match inbox.pop_front() {
+                    Some(arrival) => return Some(arrival),
+                    None if self.stopped.load(Ordering::Acquire) => return None,
+                    None => self.until_due().unwrap_or(SLEEP_MAX).min(SLEEP_MAX),
+                },
+                _ => BUSY_WAIT,
+            };
+            if wait.is_zero() {
+                return None;
+            }
+            self.work.wait_for(&mut inbox, wait);
+        }
+    }
+}
