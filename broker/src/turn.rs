@@ -212,6 +212,14 @@ impl<'a> Turn<'a> {
         self.settle();
     }
 
+    /// A graph that ran on this thread alone is in the message path again.
+    pub fn come_back(&mut self, flow: &Arc<Dataflow>) {
+        let derived = &mut self.scratch.derived;
+        flow.come_back(self.number, self.broker, &mut |outcome| derived.push_back(outcome));
+        self.note_entered(flow, Entered::Now);
+        self.settle();
+    }
+
     /// Lets time pass in a graph; false when somebody else is in it.
     pub fn pass_time(&mut self, flow: &Arc<Dataflow>) -> bool {
         let derived = &mut self.scratch.derived;

@@ -2,6 +2,9 @@
 //! traffic and another graph go on.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use forebay_tests::artifact::{Artifact, Shape};
@@ -83,18 +86,24 @@ fn a_payload_that_is_no_json_is_dropped_counted_and_explained() {
     says(&mut broker, &["healthy", "module-temperature/map", "Failed to parse payload as JSON"]);
 }
 
-/// A component that misbehaves with one message: the instance ends, nobody else notices, and the next message finds a new
-/// instance.
-fn misbehaves(fault: &str, words: &[&str]) {
+/// A house with a graph whose component has this fault, with these annotations of `forebay.dev/`.
+fn faulty(fault: &str, value: &str, annotations: &str) -> (House, String) {
     let house = House::new();
     let definition =
         with_parameters(&map_graph("faulty/map", "faulty:1.0.0"), "faulty/map", &["fault", "value"]);
     house.registry.push("faulty-graph", "1.0.0", &Artifact::new(Shape::Graph, "graph.yaml", definition));
     let component = Artifact::new(Shape::Module, "faulty.wasm", operators::component("faults"));
     house.registry.push("faulty", "1.0.0", &component);
-    let graph =
-        configured(&faulty_graph("registry", "faulty-graph:1.0.0"), &[("fault", fault), ("value", "poison")])
-            .replace("  name: faulty\n", "  name: faulty\n  annotations: {forebay.dev/call-deadline: 6s}\n");
+    let graph = faulty_graph("registry", "faulty-graph:1.0.0");
+    let graph = configured(&graph, &[("fault", fault), ("value", value)]);
+    let annotations = format!("  name: faulty\n  annotations: {{forebay.dev/{annotations}}}\n");
+    (house, graph.replace("  name: faulty\n", &annotations))
+}
+
+/// A component that misbehaves with one message: the instance ends, nobody else notices, and the next message finds a new
+/// instance.
+fn misbehaves(fault: &str, words: &[&str]) {
+    let (house, graph) = faulty(fault, "poison", "call-deadline: 6s");
     let mut broker = house.start(&[graph]);
     broker.wait_ready();
     let mut bystander = Bystander::new(&broker);
@@ -146,6 +155,34 @@ fn a_component_that_loops_for_ever_is_stopped_by_its_deadline() {
 #[test]
 fn a_component_that_allocates_without_end_meets_its_memory_limit() {
     misbehaves("allocate", &["memory limit"]);
+}
+
+#[test]
+fn a_graph_that_was_slow_comes_back_while_more_comes_than_it_can_take() {
+    let (house, graph) = faulty("spin", "payload", "call-deadline: 6s, forebay.dev/inline-budget: 5ms");
+    let mut broker = house.start(&[graph]);
+    broker.wait_ready();
+    carries(&broker);
+    let over = Arc::new(AtomicBool::new(false));
+    let open_taps: Vec<_> = ["one", "two"]
+        .map(|name| {
+            let (addr, over) = (broker.addr, Arc::clone(&over));
+            thread::spawn(move || {
+                let mut client = Client::connect(addr, &Connect::v5(name));
+                let messages = client.publish_bytes("faulty/in", 0, false, &[], b"good").repeat(500);
+                while !over.load(Ordering::Relaxed) {
+                    client.send(&messages);
+                }
+            })
+        })
+        .into();
+    let mut client = Client::connect(broker.addr, &Connect::v5("client"));
+    client.publish("faulty/in", 1, b"200");
+    says(&mut broker, &["the graph is slow", "faulty"]);
+    says(&mut broker, &["the graph is fast again", "faulty"]);
+    over.store(true, Ordering::Relaxed);
+    open_taps.into_iter().for_each(|tap| tap.join().expect("it is read to the end"));
+    client.settle();
 }
 
 /// A graph that cannot start: said, counted, and the healthy one runs.

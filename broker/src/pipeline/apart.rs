@@ -48,9 +48,8 @@ impl Dataflow {
             let mut turn = Turn::begin(&broker, clock::monotonic());
             turn.publish_outcomes(derived.drain(..));
             if comes_back {
-                self.offloaded.store(false, Ordering::Release);
                 tracing::info!(graph = %self.name, "the graph is fast again; it runs in the message path");
-                turn.run(&self);
+                turn.come_back(&self);
             }
             turn.finish();
             self.feed(&broker);
@@ -61,8 +60,16 @@ impl Dataflow {
         }
     }
 
+    /// The graph is in the message path again. Who says so is in it, and runs what waits through it first, before anybody else can
+    /// come in, who would have to do that for others.
+    pub fn come_back(self: &Arc<Self>, turn: u64, broker: &Broker, emit: Emit<'_>) {
+        self.owner.store(turn, Ordering::Release);
+        self.offloaded.store(false, Ordering::Release);
+        self.drain(broker, emit);
+    }
+
     /// A message, and those behind it as long as that is no longer than one may take; without one, time passes. Whether the graph is
-    /// fast again: what waits, run through it for others some at a time, holds nobody up for longer than one message may.
+    /// fast again.
     pub(super) fn run_some(&self, arrival: Option<Arrival>, broker: &Broker, emit: Emit<'_>) -> bool {
         let begun = Instant::now();
         let mut running = self.running.lock();
@@ -76,8 +83,7 @@ impl Dataflow {
             self.step(&mut running, arrival, broker, emit);
             left -= 1;
         }
-        let for_others = u32::try_from(self.backlog().min(DRAIN_MAX)).unwrap_or(u32::MAX);
-        running.fast >= FAST_MESSAGES && running.took.saturating_mul(for_others) <= self.inline_budget
+        running.fast >= FAST_MESSAGES
     }
 
     /// The next message; none when something inside is due first. Not before he has left who was in the graph when it moved

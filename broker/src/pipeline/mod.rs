@@ -169,7 +169,6 @@ impl Dataflow {
             samples,
             dead_letter_topic,
             fast: 1,
-            took: Duration::ZERO,
             measured: 0,
             entered: 0,
             out: Out::default(),

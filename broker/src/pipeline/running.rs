@@ -1,7 +1,6 @@
 //! The inside of a graph: what only one at a time works on.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use broker_core::Millis;
 use broker_core::message::Message;
@@ -34,8 +33,6 @@ pub(super) struct Running {
     pub(super) dead_letter_topic: Option<String>,
     /// Fast messages in a row, while offloaded.
     pub(super) fast: u32,
-    /// How long the last message took.
-    pub(super) took: Duration,
     pub(super) measured: u32,
     /// Messages that entered in this step.
     pub(super) entered: u32,

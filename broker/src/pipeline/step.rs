@@ -75,7 +75,6 @@ impl Dataflow {
         if running.measured.is_multiple_of(MEASURE_EVERY) {
             self.metrics.latency.record(took.as_secs_f64() * 1000.0);
         }
-        running.took = took;
         running.fast = if took > self.inline_budget { 0 } else { running.fast.saturating_add(1) };
     }
 

@@ -22,7 +22,9 @@ mod command {
 
     fn start(configuration: ModuleConfiguration) -> bool {
         let pattern = configuration.properties.iter().find(|(key, _)| key == "pattern");
-        PATTERN.set(pattern.map_or("plant/{machine}/{commandName}".to_owned(), |(_, value)| value.clone())).is_ok()
+        PATTERN
+            .set(pattern.map_or("plant/{machine}/{commandName}".to_owned(), |(_, value)| value.clone()))
+            .is_ok()
     }
 
     fn invoker() -> Result<CommandInvoker, RpcError> {
@@ -49,9 +51,13 @@ mod command {
         let DataModel::Message(mut message) = input else {
             return Err(Error { message: "only messages here".to_owned() });
         };
-        let answer = call(&message.payload.read()).map_err(|error| Error { message: format!("{error:?}") })?;
+        let answer =
+            call(&message.payload.read()).map_err(|error| Error { message: format!("{error:?}") })?;
         for (key, value) in answer.custom_user_data {
-            message.properties.user_properties.push((BufferOrString::String(key), BufferOrString::String(value)));
+            message
+                .properties
+                .user_properties
+                .push((BufferOrString::String(key), BufferOrString::String(value)));
         }
         message.payload = BufferOrBytes::Bytes(answer.payload);
         Ok(DataModel::Message(message))

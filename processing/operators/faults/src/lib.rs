@@ -46,6 +46,7 @@ fn misbehave(input: DataModel) -> Result<DataModel, Error> {
         "allocate" => allocate(),
         "error" => return Err(Error { message: "as asked".to_owned() }),
         "topic" => message.topic = BufferOrBytes::Bytes(value.clone().into_bytes()),
+        "spin" if value == "payload" => spin(&String::from_utf8_lossy(&payload)),
         "spin" => spin(value),
         "sleep" => std::thread::sleep(Duration::from_secs(3600)),
         "print" => println!("{}", String::from_utf8_lossy(&payload)),
@@ -89,8 +90,7 @@ fn look() -> Vec<u8> {
 /// packages has no sockets.
 fn network() -> bool {
     let network = instance_network();
-    let address =
-        |port| IpSocketAddress::Ipv4(Ipv4SocketAddress { port, address: (127, 0, 0, 1) });
+    let address = |port| IpSocketAddress::Ipv4(Ipv4SocketAddress { port, address: (127, 0, 0, 1) });
     let connects = create_tcp_socket(IpAddressFamily::Ipv4)
         .is_ok_and(|socket| socket.start_connect(&network, address(1)).is_ok());
     let listens = create_tcp_socket(IpAddressFamily::Ipv4)

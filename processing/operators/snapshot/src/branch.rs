@@ -12,7 +12,8 @@ static SNAPSHOT_TOPIC: OnceLock<String> = OnceLock::new();
 
 fn start(configuration: ModuleConfiguration) -> bool {
     log_configuration(NAME, &configuration);
-    property(&configuration, "snapshot_topic").is_none_or(|topic| SNAPSHOT_TOPIC.set(topic.to_owned()).is_ok())
+    property(&configuration, "snapshot_topic")
+        .is_none_or(|topic| SNAPSHOT_TOPIC.set(topic.to_owned()).is_ok())
 }
 
 #[branch_operator(init = "start")]

@@ -40,7 +40,8 @@ impl Classifier {
         let outputs = self.0.compute(vec![(INPUT.to_owned(), input)]).map_err(text)?;
         let (_, scores) =
             outputs.iter().find(|(name, _)| name == OUTPUT).ok_or_else(|| format!("no output {OUTPUT}"))?;
-        let scores: Vec<f32> = scores.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        let scores: Vec<f32> =
+            scores.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
         // A softmax would not change which one is the highest.
         let best = (0..scores.len()).max_by(|a, b| scores[*a].total_cmp(&scores[*b]));
         best.and_then(label).ok_or_else(|| "the model gives no score that has a label".to_owned())
