@@ -55,12 +55,12 @@ impl Azurite {
 
     /// Makes it hold still, as a machine that hangs does.
     pub fn hang(&self) {
-        self.process.iter().for_each(|process| process.signal(Signal::STOP));
+        self.process.iter().for_each(Process::hang);
     }
 
     /// Lets it go on.
     pub fn go_on(&self) {
-        self.process.iter().for_each(|process| process.signal(Signal::CONT));
+        self.process.iter().for_each(Process::go_on);
     }
 
     /// Its address as the `host` of an endpoint.

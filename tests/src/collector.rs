@@ -5,8 +5,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 
-use rustix::process::Signal;
-
 use crate::process::Process;
 use crate::{repository, wait};
 
@@ -53,12 +51,12 @@ impl Collector {
 
     /// Makes it hold still, as a machine that hangs does.
     pub fn hang(&self) {
-        self.process.iter().for_each(|process| process.signal(Signal::STOP));
+        self.process.iter().for_each(Process::hang);
     }
 
     /// Lets it go on.
     pub fn go_on(&self) {
-        self.process.iter().for_each(|process| process.signal(Signal::CONT));
+        self.process.iter().for_each(Process::go_on);
     }
 
     /// What it got so far, as it prints it.

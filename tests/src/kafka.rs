@@ -113,12 +113,12 @@ impl Kafka {
 
     /// Makes it hold still, as a machine that hangs does.
     pub fn hang(&self) {
-        self.process.iter().for_each(|process| process.signal(Signal::STOP));
+        self.process.iter().for_each(Process::hang);
     }
 
     /// Lets it go on.
     pub fn go_on(&self) {
-        self.process.iter().for_each(|process| process.signal(Signal::CONT));
+        self.process.iter().for_each(Process::go_on);
     }
 
     /// Makes a topic of so many partitions.
