@@ -308,7 +308,17 @@ fn each_resource_says_how_it_fares_and_each_operation_what_it_did() {
     assert_eq!(wrong["reasonCode"], "DataflowGraphConfigurationFailed");
     assert!(wrong["message"].as_str().is_some_and(|m| m.contains("dataDestination")), "{wrong}");
     let count = |metric: &str, operation: &str| broker.metric(metric, &["good", &format!("\"{operation}\"")]);
-    assert_eq!(count("forebay_operation_messages_received", "module-temperature/branch"), 3.0);
+    // A graph that was slow once takes them on a thread of its own.
+    broker.wait_metric_is(
+        "forebay_operation_messages_received",
+        &["good", "\"module-temperature/branch\""],
+        3.0,
+    );
+    broker.wait_metric_is(
+        "forebay_operation_messages_filtered",
+        &["good", "\"module-temperature/filter\""],
+        1.0,
+    );
     assert_eq!(count("forebay_operation_errors", "module-temperature/branch"), 1.0);
     assert_eq!(count("forebay_operation_messages_sent", "module-temperature/map"), 2.0);
     assert_eq!(count("forebay_operation_messages_filtered", "module-temperature/filter"), 1.0);

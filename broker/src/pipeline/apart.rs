@@ -11,6 +11,8 @@ use crate::turn::Turn;
 
 /// A graph that was slow comes back to the inline path after so many fast messages in a row.
 const FAST_MESSAGES: u32 = 256;
+/// The thread itself, as the one who is in the graph; no turn has this number.
+const APART: u64 = u64::MAX;
 
 impl Dataflow {
     pub(super) fn is_offloaded(&self) -> bool {
@@ -52,6 +54,9 @@ impl Dataflow {
                 turn.come_back(&self);
             }
             turn.finish();
+            if !comes_back {
+                self.owner.store(0, Ordering::Release);
+            }
             self.feed(&broker);
             if comes_back {
                 self.earlier.notify_one();
@@ -93,13 +98,18 @@ impl Dataflow {
         loop {
             let wait = match self.owner.load(Ordering::Acquire) {
                 0 => match inbox.pop_front() {
-                    Some(arrival) => return Some(arrival),
+                    Some(arrival) => {
+                        // Whoever stops the graph waits until what becomes of it is published.
+                        self.owner.store(APART, Ordering::Release);
+                        return Some(arrival);
+                    }
                     None if self.stopped.load(Ordering::Acquire) => return None,
                     None => self.until_due().unwrap_or(SLEEP_MAX).min(SLEEP_MAX),
                 },
                 _ => BUSY_WAIT,
             };
             if wait.is_zero() {
+                self.owner.store(APART, Ordering::Release);
                 return None;
             }
             self.work.wait_for(&mut inbox, wait);
