@@ -191,10 +191,18 @@ pub fn dead_letter(origin: &Message, topic: &str, letter: &Letter<'_>) -> Result
     copied(origin, topic, &told)
 }
 
+/// The user property that a copy of a message is known by: the topic that the message came by.
+const SAMPLE: &str = "sample-topic";
+
+/// Whether a message is a copy itself.
+pub fn is_sample(message: &Message) -> bool {
+    properties(message).user_property(SAMPLE).is_some()
+}
+
 /// The copy of a message that came into a graph, for those who look for a fault: its own bytes and properties, and the topic it
 /// came by as a user property.
 pub fn sample(origin: &Message, topic: &str) -> Result<Message, Refused> {
-    copied(origin, topic, &[("sample-topic", origin.topic())])
+    copied(origin, topic, &[(SAMPLE, origin.topic())])
 }
 
 /// A message as it is, on another topic and with more user properties; those that are empty are left out. It does not expire

@@ -12,7 +12,7 @@ use crate::wait;
 pub struct MosquittoBroker {
     /// Where it listens.
     pub addr: SocketAddr,
-    _process: Process,
+    process: Process,
     _dir: TempDir,
 }
 
@@ -46,6 +46,16 @@ impl MosquittoBroker {
         command.arg("-c").arg(dir.path().join("mosquitto.conf")).arg("-v");
         let mut process = Process::start(command);
         process.line("mosquitto runs", |line| line.ends_with("running"));
-        Self { addr, _process: process, _dir: dir }
+        Self { addr, process, _dir: dir }
+    }
+
+    /// Makes it hold still, as a machine that hangs does.
+    pub fn hang(&self) {
+        self.process.hang();
+    }
+
+    /// Lets it go on.
+    pub fn go_on(&self) {
+        self.process.go_on();
     }
 }

@@ -302,6 +302,23 @@ fn a_remote_broker_that_talks_nonsense_or_not_at_all_is_told_of() {
 }
 
 #[test]
+fn a_remote_broker_that_hangs_is_waited_for() {
+    let far = MosquittoBroker::start();
+    let mut there = Client::connect(far.addr, &Connect::v5("there"));
+    there.subscribe("cooked/#", 1);
+    let place = Place::new(&[remote(far.addr, &[]), outward()]);
+    let broker = place.serve().start();
+    wait_connected(&broker, "destination");
+    far.hang();
+    let mut publisher = Client::connect(broker.addr, &Connect::v5("publisher"));
+    (0..50).for_each(|value| publisher.publish("raw/x", 1, &celsius(value)));
+    thread::sleep(Duration::from_secs(3));
+    publisher.settle();
+    far.go_on();
+    all_of(&mut there, 0..50);
+}
+
+#[test]
 fn a_filter_that_the_remote_broker_refuses_is_told_of() {
     let addr = wait::free_addr();
     let (_far, _resources) = strict(&format!("port: {}", addr.port()), ONLY_PUBLISH);

@@ -44,7 +44,7 @@ impl Dataflow {
             let arrival = self.wait();
             let Some(broker) = self.broker.upgrade() else { return };
             if arrival.is_none() && self.stopped.load(Ordering::Acquire) {
-                return;
+                return self.abandon();
             }
             let comes_back = self.run_some(arrival, &broker, &mut |outcome| derived.push(outcome));
             let mut turn = Turn::begin(&broker, clock::monotonic());

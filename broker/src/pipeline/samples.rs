@@ -8,9 +8,6 @@ use super::origin::Origins;
 use super::{Emit, Exit, Outcome, exit};
 use crate::translate;
 
-/// Copies are not copied again: they begin with this.
-const COPIES: &str = "diagnostics/";
-
 /// Every n-th message that comes into a graph, and where its copy goes.
 pub struct Samples {
     nth: u32,
@@ -36,9 +33,9 @@ impl Samples {
         }
     }
 
-    /// Looks at a message that comes in. A copy is no reason to hold anything up: one that has no room is dropped and counted.
+    /// Looks at a message that comes in; one that is a copy is not copied again. A copy is no reason to hold anything up: one that has no room is dropped and counted.
     pub(super) fn look(&mut self, message: &Message, emit: Emit<'_>) {
-        if message.topic().starts_with(COPIES) {
+        if translate::is_sample(message) {
             return;
         }
         self.passed += 1;

@@ -50,6 +50,9 @@ impl<'a> Check<'a> {
                     "`spec.profileRef` is missing and no profile owns the graph; `{DEFAULT}` is used"
                 );
                 self.tell(graph, |report| report.warning(graph.position, "spec.profileRef", message));
+                let name = Located { value: DEFAULT.to_owned(), position: graph.position };
+                let _ =
+                    self.follow(graph, "spec.profileRef", &name, "DataflowProfile", |r| &r.profiles, true);
             }
         }
     }
