@@ -224,6 +224,27 @@ fn without_a_profile_the_default_is_used_with_a_warning() {
 }
 
 #[test]
+fn a_graph_without_a_profile_is_told_when_the_default_one_is_not_valid() {
+    let profile = "\
+apiVersion: connectivity.iotoperations.azure.com/v1
+kind: DataflowProfile
+metadata:
+  name: default
+spec:
+  instanceCount: 0
+";
+    let graph = GRAPH.replace("  profileRef: default\n", "");
+    assert_eq!(
+        lines(&format!("{graph}---\n{REGISTRY}---\n{profile}")),
+        [
+            "t.yaml:1:1: error: `spec.profileRef` names DataflowProfile `default`, which has errors of its own",
+            "t.yaml:1:1: warning: `spec.profileRef` is missing and no profile owns the graph; `default` is used",
+            "t.yaml:51:18: error: `spec.instanceCount` must be a whole number from 1 to 20, but is 0",
+        ]
+    );
+}
+
+#[test]
 fn an_artifact_has_a_name_and_a_version() {
     changed(
         "artifact: graph-simple:1.0.0",
